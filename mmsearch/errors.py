@@ -1,0 +1,180 @@
+"""What can go wrong, said so that the reader can mend it.
+
+    MMSearchError                catch this to catch them all               exit code
+    ├── BadInput                 a file, a query or a setting we were handed    1
+    │   ├── UnreadableFile       one source; ends that document, not the run
+    │   ├── NothingToIndex       no such path, or no supported file under it
+    │   ├── EmptyQuery
+    │   ├── BadFilter            ``where`` is not SQL over the filter columns
+    │   └── BadQueryFile         a line of queries.jsonl
+    ├── StoreError               the folder the vectors live in                 1
+    │   ├── StoreNotFound
+    │   ├── StoreLocked          another process is writing
+    │   ├── StoreDamaged
+    │   ├── SegmentNotFound
+    │   └── SpaceMismatch        written by another model                       4
+    ├── ModelError               weights or what they computed                  1
+    │   ├── ModelNotFound
+    │   ├── BadCheckpoint
+    │   └── BadVectors           NaN, infinite or of the wrong shape
+    └── MissingExtra             an optional dependency is not installed        1
+
+Programming mistakes (a wrong shape, a negative k) stay plain ValueError and
+TypeError: no caller should be tempted to catch them.
+"""
+
+from pathlib import Path
+
+
+class MMSearchError(Exception):
+    """Base of every error a caller may want to handle.
+
+    ``str(error)`` is one sentence that names the thing at fault; ``hint`` is
+    the next thing to type or do, empty where there is none; ``exit_code`` is
+    what the command line ends with.
+    """
+
+    hint: str = ""
+    exit_code: int = 1
+
+
+class BadInput(MMSearchError):
+    """Something we were handed cannot be used."""
+
+
+class UnreadableFile(BadInput):
+    """One source cannot be read; ``reason`` is a short clause for the report."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"cannot read {path}: {reason}")
+
+    def __reduce__(self) -> tuple[type["UnreadableFile"], tuple[str, str]]:
+        return type(self), (self.path, self.reason)  # it crosses a process boundary
+
+
+class NothingToIndex(BadInput):
+    """There is no such path, or nothing under it that a reader understands."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = str(path)
+        self.hint = "name a PDF, image, video or text file, or a folder that holds some"
+        super().__init__(f"nothing to index at {path}: {reason}")
+
+
+class EmptyQuery(BadInput):
+    """A query without text, image, video or page."""
+
+    hint = 'mmsearch query "chart showing ..." --image q.png'
+
+    def __init__(self) -> None:
+        super().__init__("the query is empty")
+
+
+class BadFilter(BadInput):
+    """A filter that the store cannot evaluate."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.hint = 'columns: path, kind, page, start, end, num_words; e.g. "page <= 3"'
+        super().__init__(f"cannot filter by {where!r}: {reason}")
+
+
+class BadQueryFile(BadInput):
+    """A line of a query file is not what ``mmsearch eval`` reads."""
+
+    def __init__(self, path: Path | str, line: int, reason: str) -> None:
+        self.path, self.line = str(path), line
+        self.hint = 'one object a line: {"id", "kind", "text"?, "images"?, "relevant": [...]}'
+        super().__init__(f"{path}, line {line}: {reason}")
+
+
+class StoreError(MMSearchError):
+    """The store cannot serve this request."""
+
+
+class StoreNotFound(StoreError):
+    """No index at that path."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
+        self.hint = f"mmsearch index FILES... --db {path}"
+        super().__init__(f"no index at {path}")
+
+
+class StoreLocked(StoreError):
+    """Another process is writing to this index."""
+
+    def __init__(self, path: Path | str, holder: str) -> None:
+        self.path, self.holder = str(path), holder
+        self.hint = "wait for it to finish; reading and querying work meanwhile"
+        super().__init__(f"{path} is being written by {holder}")
+
+
+class StoreDamaged(StoreError):
+    """The folder is there, but it is not an index that this version can read."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = str(path)
+        self.hint = f"mmsearch doctor --db {path}, or index the files again into a new folder"
+        super().__init__(f"{path} cannot be opened: {reason}")
+
+
+class SegmentNotFound(StoreError):
+    """No segment with that id."""
+
+    def __init__(self, segment_id: str) -> None:
+        self.segment_id = segment_id
+        self.hint = "ids are printed by 'mmsearch query --json'; re-indexing a file keeps them"
+        super().__init__(f"no segment {segment_id}")
+
+
+class SpaceMismatch(StoreError):
+    """The index holds vectors of another embedding space."""
+
+    exit_code = 4
+
+    def __init__(self, path: Path | str, *, stored: str, asked: str) -> None:
+        self.path, self.stored, self.asked = str(path), stored, asked
+        self.hint = "ask with that model, or index the files into a new folder (--db DIR)"
+        super().__init__(f"{path} holds vectors of {stored}, not of {asked}")
+
+
+class ModelError(MMSearchError):
+    """A model cannot be loaded, or what it computed cannot be used."""
+
+
+class ModelNotFound(ModelError):
+    """No model of that name or at that path."""
+
+    hint = "mmsearch model list"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no model named {name!r}, and no such folder")
+
+
+class BadCheckpoint(ModelError):
+    """A model folder is incomplete or does not match its own description."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = str(path)
+        self.hint = "reinstall mmsearch, or fetch the model again"
+        super().__init__(f"model at {path} cannot be loaded: {reason}")
+
+
+class BadVectors(ModelError):
+    """An embedder returned NaN, infinite or wrongly shaped vectors."""
+
+    def __init__(self, reason: str) -> None:
+        self.hint = "the input, the model or its precision (--dtype) is at fault"
+        super().__init__(f"the model returned unusable vectors: {reason}")
+
+
+class MissingExtra(MMSearchError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        self.hint = f"pip install 'mmsearch[{extra}]'"
+        super().__init__(f"this needs {package}, which is not installed")

@@ -1,0 +1,114 @@
+"""The places where the engine can be given something else.
+
+    Backbone x Reasoner -> Embedder          how items become vectors
+    VectorIndex                              how vectors become neighbours
+
+Whoever adds a model family writes one Backbone; whoever adds a way of thinking
+writes one Reasoner; neither touches the other. Shapes share their axis names:
+B batch, n tokens, m new tokens, D backbone width, d embedding dimension.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from mmsearch.values import Item, Role, Space, Vectors, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Batch = TypeVar("Batch")
+Cache = TypeVar("Cache")
+
+
+class Backbone(Protocol[Batch, Cache]):
+    """A network that turns collated items into hidden states, and can go on from there.
+
+    ``Batch`` and ``Cache`` are the backbone's own types: whoever holds one only
+    hands it back. Positions and masks are their business and always explicit;
+    padding never changes a row's result.
+    """
+
+    width: int  # D
+
+    def collate(self, items: Sequence[Item], *, role: Role) -> Batch:
+        """Return the items as one batch of tensors on the backbone's device."""
+        ...
+
+    def prefill(self, batch: Batch) -> "tuple[Tensor, Cache]":
+        """Return hidden states ``[B, n, D]``, left-padded, and the cache that holds them."""
+        ...
+
+    def extend(self, embeds: "Tensor", cache: Cache) -> "tuple[Tensor, Cache]":
+        """Append ``embeds [B, m, D]`` and return their hidden states and the longer cache."""
+        ...
+
+    def readouts(self, batch: Batch) -> "Mapping[str, Tensor]":
+        """Return further readouts ``[B, d]`` of its own, such as the default's ``base``."""
+        ...
+
+
+class Reasoner(Protocol):
+    """How an embedder thinks between prompt and readout; sees embeddings, never pixels."""
+
+    name: str
+
+    def think(
+        self, backbone: Backbone[Batch, Cache], batch: Batch, *, effort: int
+    ) -> "Mapping[str, Tensor]":
+        """Return named readouts ``[B, D]``: ``disc``, ``gen``, ... as the reasoner has them."""
+        ...
+
+
+class Calibration(NamedTuple):
+    """How a cosine reads as evidence: 0.5 at ``midpoint``, logistic with ``slope``.
+
+    Fitted on held-out pairs against the best wrong candidate of each query, so
+    0.5 means "as likely the answer as the best of the rest".
+    """
+
+    midpoint: float
+    slope: float
+
+
+class Embedder(Protocol):
+    """Turns items into unit vectors of one space."""
+
+    @property
+    def space(self) -> Space:
+        """What the vectors may be compared with."""
+        ...
+
+    @property
+    def calibration(self) -> Mapping[tuple[View, View], Calibration]:
+        """How to read a cosine, by (side of the query, side of the segment)."""
+        ...
+
+    def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> Vectors:
+        """Return float32 ``[n, d]``, one unit row an item, in the order given.
+
+        An item's vector does not depend on the others in the call (contract 4).
+        Raises BadVectors where the network computes NaN or infinity.
+        """
+        ...
+
+
+class Neighbour(NamedTuple):
+    """A segment and how near it is: a cosine in [-1, 1], or a BM25 score >= 0."""
+
+    segment_id: str
+    score: float
+
+
+class VectorIndex(Protocol):
+    """Answers which segments are nearest; one promise, several back-ends."""
+
+    def nearest(
+        self, view: View, vector: Vectors, *, k: int, where: str | None = None
+    ) -> list[Neighbour]:
+        """Return at most ``k`` segments by cosine on that side, best first, ties by id.
+
+        ``vector`` is ``[d]``; ``where`` is SQL over the filter columns, applied before
+        the search. Raises ValueError for a wrong dimension, NaN or ``k < 1``.
+        """
+        ...
