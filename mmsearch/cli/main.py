@@ -1,0 +1,67 @@
+"""The command line: read the flags, call the engine, print the answer.
+
+Nothing here knows how search works. Each command is one small file; heavy
+libraries are imported by the engine when it needs them, so that ``--help``
+answers at once.
+"""
+
+import typer
+
+from mmsearch.cli import (
+    doctor,
+    evaluate,
+    index,
+    info,
+    model,
+    query,
+    remove,
+    show,
+    similar,
+    status,
+)
+from mmsearch.cli.output import say
+from mmsearch.errors import MMSearchError
+
+app = typer.Typer(
+    name="mmsearch",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain text: it can be piped, grepped and pasted into the README
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def root() -> None:
+    """Find the page, the picture or the moment that answers a question.
+
+    Exit codes: 0 ok; 1 error; 2 usage; 3 finished, with failed files;
+    4 index and model do not match; 130 interrupted, run it again to resume.
+    """
+
+
+app.command("index")(index.index)
+app.command("query")(query.query)
+app.command("similar")(similar.similar)
+app.command("show")(show.show)
+app.command("status")(status.status)
+app.command("remove")(remove.remove)
+app.command("doctor")(doctor.doctor)
+app.command("eval")(evaluate.evaluate)
+app.command("info")(info.info)
+app.add_typer(model.app, name="model")
+
+
+def main() -> None:
+    """Run the app; an error of ours becomes one line, a hint, and its exit code."""
+    try:
+        app()
+    except MMSearchError as error:
+        say(f"error: {error}")
+        if error.hint:
+            say(f"  try: {error.hint}")
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

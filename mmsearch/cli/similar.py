@@ -1,0 +1,32 @@
+"""``mmsearch similar``: what in the index is most like a segment of it."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from mmsearch.cli.hits import print_hits
+from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, NumHits
+from mmsearch.engine import Engine
+
+
+def similar(
+    segment_id: Annotated[
+        str, typer.Argument(help="Id of a segment, as 'mmsearch query' prints it.", metavar="ID")
+    ],
+    db: Database = DEFAULT_DATABASE,
+    k: NumHits = 10,
+    as_json: AsJson = None,
+) -> None:
+    """Print the segments most like one that is in the index.
+
+    For example:
+
+    \b
+        mmsearch similar 3f2a9c51d0b7e846 -k 5
+    """
+    with Engine.open(db) as engine:
+        began = time.perf_counter()
+        hits = engine.similar(segment_id, k=k)
+        took_ms = (time.perf_counter() - began) * 1000
+        print_hits(engine, hits, asked={"similar": segment_id}, took_ms=took_ms, as_json=as_json)

@@ -1,0 +1,39 @@
+"""``mmsearch status``: what an index holds."""
+
+from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database
+from mmsearch.cli.output import (
+    print_facts,
+    print_json,
+    print_lines,
+    shown_bytes,
+    shown_path,
+    wants_json,
+)
+from mmsearch.engine import Engine
+
+
+def status(db: Database = DEFAULT_DATABASE, as_json: AsJson = None) -> None:
+    """Print what an index holds, and which files failed.
+
+    For example:
+
+    \b
+        mmsearch status --json
+    """
+    with Engine.open(db) as engine:
+        found = engine.status()
+    if wants_json(as_json):
+        print_json(found.as_dict())
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.documents.items())
+    print_facts(
+        {
+            "index": found.path,
+            "model": found.space,
+            "documents": f"{sum(found.documents.values())} ({kinds})" if kinds else "0",
+            "segments": found.segments,
+            "on disk": shown_bytes(found.bytes),
+            "failed": len(found.failed),
+        }
+    )
+    print_lines(f"  {shown_path(one.path)}: {one.error}" for one in found.failed)
