@@ -45,7 +45,8 @@ with Engine.open(sys.argv[1], create=True) as engine:
     report = engine.index([sys.argv[2]], ocr=False)
     wall = time.perf_counter() - began
 assert not report.failed, report.failed
-own, workers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+own = resource.getrusage(resource.RUSAGE_SELF)
+workers = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps({"segments": report.segments, "wall_s": wall, "rss_mb": own.ru_maxrss / 1024,
     "cpu_s": own.ru_utime + own.ru_stime + workers.ru_utime + workers.ru_stime,
     "stages_s": dict(report.seconds)}))
