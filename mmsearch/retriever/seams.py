@@ -11,10 +11,12 @@ B batch, n tokens, m new tokens, D backbone width, d embedding dimension.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from mmsearch.values import Item, Role, Space, Vectors, View
+from mmsearch.values import Item, Role, Space, View
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from mmsearch.values import Vectors
 
 
 Batch = TypeVar("Batch")
@@ -30,6 +32,10 @@ class Backbone(Protocol[Batch, Cache]):
     """
 
     width: int  # D
+
+    def num_tokens(self, item: Item) -> int:
+        """Return about how many tokens of work an item is; batches are cut by it."""
+        ...
 
     def collate(self, items: Sequence[Item], *, role: Role) -> Batch:
         """Return the items as one batch of tensors on the backbone's device."""
@@ -84,7 +90,7 @@ class Embedder(Protocol):
         """How to read a cosine, by (side of the query, side of the segment)."""
         ...
 
-    def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> Vectors:
+    def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         """Return float32 ``[n, d]``, one unit row an item, in the order given.
 
         An item's vector does not depend on the others in the call (contract 4).
@@ -104,7 +110,7 @@ class VectorIndex(Protocol):
     """Answers which segments are nearest; one promise, several back-ends."""
 
     def nearest(
-        self, view: View, vector: Vectors, *, k: int, where: str | None = None
+        self, view: View, vector: "Vectors", *, k: int, where: str | None = None
     ) -> list[Neighbour]:
         """Return at most ``k`` segments by cosine on that side, best first, ties by id.
 
