@@ -1,0 +1,83 @@
+"""Items into unit vectors, whatever model does it.
+
+    items -> longest first, cut by token budget -> backbone x reasoner -> head -> [n, d]
+
+Batches are cut by work and not by count, so that a page and a word do not wait for each
+other padded to one length, and memory is bounded however long the list is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mmsearch.errors import BadVectors
+from mmsearch.retriever.models.checkpoint import Model
+from mmsearch.retriever.models.description import ModelDescription
+from mmsearch.retriever.seams import Calibration
+from mmsearch.values import Item, Role, Space, View
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
+
+BATCH_TOKENS = 2_048
+
+
+class LatentEmbedder:
+    """See `mmsearch.retriever.seams.Embedder`.
+
+    Several threads may call it at once: nothing it holds changes.
+    """
+
+    def __init__(
+        self, description: ModelDescription, model: Model, *, batch_tokens: int = BATCH_TOKENS
+    ) -> None:
+        self._description, self._model, self._batch_tokens = description, model, batch_tokens
+        self._space = description.space
+
+    @property
+    def space(self) -> Space:
+        return self._space
+
+    @property
+    def calibration(self) -> Mapping[tuple[View, View], Calibration]:
+        return self._description.calibration
+
+    def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
+        role = Role(role)
+        vectors = np.zeros((len(items), self._space.dim), dtype=np.float32)
+        with torch.inference_mode():
+            for rows in self._batches(items):
+                vectors[rows] = self._embed_batch([items[row] for row in rows], role)
+        unusable = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(unusable):
+            shown = ", ".join(str(row) for row in unusable[:5])
+            raise BadVectors(f"NaN or infinity for {len(unusable)} of {len(items)} items ({shown})")
+        return vectors
+
+    def _embed_batch(self, items: Sequence[Item], role: Role) -> "Vectors":
+        backbone, head = self._model.backbone, self._model.head
+        batch = backbone.collate(items, role=role)
+        base = backbone.readouts(batch)["base"]
+        readout = None
+        if not head.is_closed():
+            effort = self._space.effort
+            readout = self._model.reasoner.think(backbone, batch, effort=effort)["disc"]
+        return head(base, readout).float().cpu().numpy()
+
+    def _batches(self, items: Sequence[Item]) -> Iterator[list[int]]:
+        """Yield row numbers of items of like size, each batch within the token budget.
+
+        An item over the budget is a batch of its own.
+        """
+        sizes = [self._model.backbone.num_tokens(item) for item in items]
+        rows: list[int] = []
+        for row in sorted(range(len(items)), key=lambda row: -sizes[row]):
+            # Everything is padded to the first, the longest.
+            if rows and (len(rows) + 1) * sizes[rows[0]] > self._batch_tokens:
+                yield rows
+                rows = []
+            rows.append(row)
+        if rows:
+            yield rows
