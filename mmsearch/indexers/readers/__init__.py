@@ -1,0 +1,74 @@
+"""Readers: a path in, segments out, one at a time.
+
+    path --sniff--> Kind --read--> Segment, Segment, ...
+
+Readers trust nothing in a file, but they cannot stop a decoder that hangs or
+aborts the process: whoever reads files of unknown origin calls them through
+`mmsearch.indexers.sandbox`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from mmsearch.errors import UnreadableFile
+from mmsearch.indexers.readers.sniff import SUPPORTED_SUFFIXES, sniff
+from mmsearch.values import Kind, Locator, ReadPolicy, Segment
+
+__all__ = ["SUPPORTED_SUFFIXES", "read", "read_whole", "sniff"]
+
+
+def read(
+    path: Path, kind: Kind, policy: ReadPolicy, *, only: Locator | None = None
+) -> Iterator[Segment]:
+    """Yield the segments of a file in order, each read when it is asked for.
+
+    ``only`` keeps to one page of a PDF and is ignored elsewhere. A file that
+    could be opened yields at least one segment. Raises UnreadableFile, possibly
+    after some segments were handed on: whoever collects them drops them then.
+    """
+    page = only.page if only is not None else None
+    yield from _said_plainly(path, lambda: _segments(path, kind, policy, page))
+
+
+def read_whole(path: Path, kind: Kind, policy: ReadPolicy) -> Segment:
+    """Return a film as one segment with frames from all of it, for queries.
+
+    Other kinds give their first segment. Raises UnreadableFile.
+    """
+    if kind is not Kind.VIDEO:
+        return next(read(path, kind, replace(policy, max_pages=1)))
+    reader = import_module("mmsearch.indexers.readers.video")
+    return next(_said_plainly(path, lambda: iter([reader.read_whole(path, policy)])))
+
+
+def _segments(path: Path, kind: Kind, policy: ReadPolicy, page: int | None) -> Iterator[Segment]:
+    # Imported here: each brings a decoder of its own, and most runs need one or two.
+    reader = import_module(f"mmsearch.indexers.readers.{kind}")
+    return reader.read(path, policy, page=page) if kind is Kind.PDF else reader.read(path, policy)
+
+
+def _said_plainly(path: Path, segments: Callable[[], Iterator[Segment]]) -> Iterator[Segment]:
+    """Pass segments on, and turn whatever a decoder raises into UnreadableFile.
+
+    Four decoders raise a dozen unrelated types on damaged bytes (struct.error,
+    SyntaxError, mupdf's own, ...), so all of Exception is caught; a lack of
+    memory is not the file's damage and goes through for the sandbox to name.
+    """
+    try:
+        yield from segments()
+    except (UnreadableFile, MemoryError, ImportError):
+        raise
+    except OSError as error:
+        raise UnreadableFile(path, _lowered(error.strerror or str(error))) from error
+    except Exception as error:
+        detail = _lowered(str(error).strip().partition("\n")[0])[:120]
+        reason = (
+            f"it is damaged ({detail})" if detail else f"it is damaged ({type(error).__name__})"
+        )
+        raise UnreadableFile(path, reason) from error
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

@@ -1,0 +1,141 @@
+"""PDF: one segment a page, with its picture and its words.
+
+A page's words come from its text layer; where that is missing or garbage, as in
+scans, they are read from the picture.
+"""
+
+import functools
+import math
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mmsearch.errors import UnreadableFile
+from mmsearch.indexers.readers import about, ocr
+from mmsearch.indexers.readers.pictures import fit, thumbnail
+from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# pymupdf is only half typed
+_Module: TypeAlias = Any
+_Document: TypeAlias = Any
+_Page: TypeAlias = Any
+
+_MAX_DPI = 200
+_LONGEST_SIDE = 8192  # pixels, of a page that is a ribbon
+_MIN_WORDS = 5  # of a text layer, under which a page with ink on it is taken for a scan
+
+
+def read(path: Path, policy: ReadPolicy, *, page: int | None = None) -> Iterator[Segment]:
+    """Yield the pages in order, or the one page that is asked for.
+
+    Raises UnreadableFile where it is encrypted, no PDF, without pages, or lacks that page.
+    Beyond ``policy.max_pages`` pages are left out.
+    """
+    pymupdf = _pymupdf()
+    try:
+        document = pymupdf.open(path, filetype="pdf")
+    except pymupdf.EmptyFileError:
+        raise UnreadableFile(path, "it is empty") from None
+    except pymupdf.FileDataError:
+        raise UnreadableFile(path, "it is not a PDF, or damaged beyond repair") from None
+    with document:
+        numbers = _page_numbers(path, document, policy, page)
+        metadata = document.metadata or {}
+        # Many producers write the name of their template into the title; still a name.
+        words = about.join(about.name_words(path), metadata.get("title"), metadata.get("author"))
+        for number in numbers:
+            yield _segment(document[number - 1], number, words, policy)
+
+
+@functools.cache
+def _pymupdf() -> _Module:
+    """Import it, and keep its remarks on damaged files off stderr."""
+    import pymupdf
+
+    untyped: _Module = pymupdf
+    untyped.TOOLS.mupdf_display_errors(False)
+    untyped.TOOLS.mupdf_display_warnings(False)
+    return untyped
+
+
+def _page_numbers(path: Path, document: _Document, policy: ReadPolicy, page: int | None) -> range:
+    if not document.is_pdf:  # mupdf opens HTML and pictures too, whatever it is told
+        raise UnreadableFile(path, "it is not a PDF, whatever its name says")
+    if document.needs_pass:
+        raise UnreadableFile(path, "it is encrypted (password needed)")
+    num_pages = document.page_count
+    if num_pages < 1:
+        raise UnreadableFile(path, "it has no pages")
+    if page is None:
+        return range(1, min(num_pages, policy.max_pages) + 1)
+    if page > num_pages:
+        raise UnreadableFile(path, f"it has {num_pages} pages, so no page {page}")
+    return range(page, page + 1)
+
+
+def _segment(page: _Page, number: int, words: str, policy: ReadPolicy) -> Segment:
+    picture = _render(page, policy.max_pixels)
+    text = _text_layer(page)
+    origin = TextOrigin.LAYER if text else TextOrigin.NONE
+    if policy.ocr and _has_ink(picture) and (_is_scant(text) or _is_garbage(text)):
+        read = ocr.read_text(_render(page, ocr.MAX_SIDE**2, ocr.MAX_SIDE))
+        if len(read.split()) > len(text.split()) or _is_garbage(text):
+            text, origin = read, TextOrigin.OCR if read else TextOrigin.NONE
+    label = page.get_label()
+    return Segment(
+        kind=Kind.PDF,
+        locator=Locator(page=number),
+        text=text,
+        text_origin=origin,
+        about=about.join(words, f"page {label}" if label not in ("", str(number)) else ""),
+        pixels=fit(picture, policy.max_pixels)[None],
+        thumbnail=thumbnail(picture),
+    )
+
+
+def _render(page: _Page, max_pixels: int, max_side: int | None = None) -> "Image":
+    """Return the page as RGB, at most at 200 dpi and within the limits, upright."""
+    from PIL import Image
+
+    pymupdf = _pymupdf()
+
+    width, height = page.rect.width, page.rect.height  # points, after rotation
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError(f"page {page.number + 1} measures {width:g} x {height:g} points")
+    # Clamped before mupdf sees it: a page of 200 inches is refused at any usual resolution.
+    # Each side is floored, because mupdf rounds up and one pixel over means a resize.
+    zoom = min(_MAX_DPI / 72, math.sqrt(max_pixels / (width * height)))
+    zoom = min(zoom, (max_side or _LONGEST_SIDE) / max(width, height))
+    zoom_x = math.floor(width * zoom) / width if width * zoom >= 1 else zoom
+    zoom_y = math.floor(height * zoom) / height if height * zoom >= 1 else zoom
+    matrix = pymupdf.Matrix(zoom_x, zoom_y)
+    rendered = page.get_pixmap(matrix=matrix, colorspace=pymupdf.csRGB, alpha=False)
+    return Image.frombytes("RGB", (rendered.width, rendered.height), rendered.samples)
+
+
+def _text_layer(page: _Page) -> str:
+    pymupdf = _pymupdf()
+    # Ligatures are spelt out and hyphens at line ends joined: nobody searches for either.
+    flags = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_DEHYPHENATE | pymupdf.TEXT_MEDIABOX_CLIP
+    return str(page.get_text("text", flags=flags)).strip()
+
+
+def _is_scant(text: str) -> bool:
+    return len(text.split()) < _MIN_WORDS
+
+
+def _is_garbage(text: str) -> bool:
+    """Tell a layer whose font lacks a map to Unicode: it is full of U+FFFD and the like."""
+    chars = [char for char in text if not char.isspace()]
+    broken = sum(char == "\ufffd" or unicodedata.category(char) in ("Co", "Cc") for char in chars)
+    return broken > 0.15 * len(chars)
+
+
+def _has_ink(picture: "Image") -> bool:
+    counts = picture.convert("L").histogram()
+    shades = [shade for shade, count in enumerate(counts) if count]
+    return shades[-1] - shades[0] > 32

@@ -1,0 +1,228 @@
+"""Films: one segment a clip, a clip being a shot or a piece of a long one.
+
+    film -> sampled frames -> shots -> clips -> frames of a clip, its words, its times
+
+The film is decoded once, in order, and no more than one clip's frames are held.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mmsearch.errors import UnreadableFile
+from mmsearch.indexers.readers import about, headers, ocr, subtitles
+from mmsearch.indexers.readers.pictures import bounded_size, fit, fitted_size, thumbnail
+from mmsearch.indexers.readers.shots import MIN_SHOT_S, CutDetector
+from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from mmsearch.values import Pixels
+
+_VideoReader: TypeAlias = Any  # decord is not typed
+
+_OCR_SIDE = 960  # pixels: burnt-in text is made to be read on small screens
+_RATE, _LONG_RATE = 4.0, 2.0  # frames sampled a second, up to a minute and beyond
+_MINUTE_S = 60.0
+# Decoding every frame costs about 3 CPU seconds a minute at 720p, key frames alone 0.2.
+_KEYS_ONLY_FROM_S = 300.0
+_MAX_KEY_GAP_S = 15.0  # on average; sparser key frames would miss most shots
+_MIN_KEY_GAP_S = 0.5  # in some films every frame is a key frame
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A decoded frame and the second at which it is shown."""
+
+    time: float
+    frame: "Pixels"
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """Seconds ``[start, end)`` and the samples inside, at least one."""
+
+    start: float
+    end: float
+    samples: list[_Sample]
+
+
+def read(path: Path, policy: ReadPolicy) -> Iterator[Segment]:
+    """Yield the clips in order; they cover the film from 0 to its end without gaps.
+
+    At most ``policy.max_clips`` of them. Raises UnreadableFile where the header cannot be
+    true, or there is no picture to decode.
+    """
+    film = _Film(path, policy, side=_OCR_SIDE if policy.ocr else None)
+    cues = subtitles.beside(path, policy.max_text_bytes)
+    for number, clip in enumerate(_clips(film, policy.max_clip_s)):
+        if number == policy.max_clips:
+            return
+        yield _segment(path, clip, cues, policy)
+
+
+def read_whole(path: Path, policy: ReadPolicy) -> Segment:
+    """Return the film as one segment, its frames spread over all of it."""
+    film = _Film(path, policy, side=_OCR_SIDE if policy.ocr else None)
+    wanted = [film.end * (part + 0.5) / policy.max_frames for part in range(policy.max_frames)]
+    indices = dict.fromkeys(film.nearest(time) for time in wanted)
+    clip = _Clip(0.0, film.end, [film.sample(index) for index in indices])
+    return _segment(path, clip, subtitles.beside(path, policy.max_text_bytes), policy)
+
+
+def _segment(
+    path: Path, clip: _Clip, cues: list[subtitles.Cue], policy: ReadPolicy
+) -> Segment:
+    import numpy as np
+    from PIL import Image
+
+    chosen = _spread(clip, policy.max_frames)
+    middle = Image.fromarray(chosen[len(chosen) // 2].frame)
+    spoken = subtitles.within(cues, clip.start, clip.end)
+    seen = ocr.read_text(middle) if policy.ocr else ""
+    origin = TextOrigin.OCR if seen else TextOrigin.NONE
+    return Segment(
+        kind=Kind.VIDEO,
+        locator=Locator(start=round(clip.start, 3), end=round(clip.end, 3)),
+        text="\n".join(filter(None, (spoken, seen))),
+        text_origin=TextOrigin.SUBTITLES if spoken else origin,
+        about=about.name_words(path),
+        pixels=np.stack(
+            [fit(Image.fromarray(sample.frame), policy.max_pixels) for sample in chosen]
+        ),
+        thumbnail=thumbnail(middle),
+    )
+
+
+def _spread(clip: _Clip, max_frames: int) -> list[_Sample]:
+    """Return up to ``max_frames`` samples, each nearest to the middle of an equal part."""
+    parts = min(max_frames, len(clip.samples))
+    length = clip.end - clip.start
+    chosen: dict[float, _Sample] = {}
+    for part in range(parts):
+        wanted = clip.start + length * (part + 0.5) / parts
+        best = min(clip.samples, key=lambda sample: abs(sample.time - wanted))
+        chosen.setdefault(best.time, best)
+    return list(chosen.values())
+
+
+# ---------------------------------------------------------------- shots and clips
+
+
+def _clips(film: "_Film", max_clip_s: float) -> Iterator[_Clip]:
+    """Cut where the picture changes, and wherever a clip would get too long."""
+    cuts = CutDetector()
+    start, held = 0.0, list[_Sample]()
+    for sample, began in film.samples():
+        room = began - start >= MIN_SHOT_S and film.end - began >= MIN_SHOT_S
+        if cuts.is_cut(sample.frame) and room:
+            yield from _pieces(start, began, held, max_clip_s)
+            start, held = began, []
+        while sample.time - start > max_clip_s + MIN_SHOT_S:
+            # A second of delay: what is left over is then long enough to be a clip itself.
+            end = start + max_clip_s
+            yield from _pieces(start, end, held, max_clip_s)
+            start, held = end, [kept for kept in held if kept.time >= end] or held[-1:]
+        held.append(sample)
+    yield from _pieces(start, film.end, held, max_clip_s)
+
+
+def _pieces(start: float, end: float, held: list[_Sample], max_clip_s: float) -> Iterator[_Clip]:
+    """Yield ``[start, end)`` in equal pieces no longer than a clip may be."""
+    # The margin keeps 10.0000001 s, a sum of frame times, in one piece.
+    num = max(1, math.ceil((end - start) / max_clip_s - 1e-6))
+    for piece in range(num):
+        first = start + (end - start) * piece / num
+        last = end if piece == num - 1 else start + (end - start) * (piece + 1) / num
+        inside = [sample for sample in held if first <= sample.time < last]
+        if not inside:  # key frames can lie further apart: the last one before still shows
+            inside = [sample for sample in held if sample.time < last][-1:] or held[:1]
+        yield _Clip(first, last, inside)
+
+
+# ---------------------------------------------------------------- frames
+
+
+class _Film:
+    """One decoder over one film: frames by index, seconds counted from the first frame."""
+
+    def __init__(self, path: Path, policy: ReadPolicy, *, side: int | None) -> None:
+        import decord
+        import numpy as np
+
+        if reason := headers.complaint(path, policy.max_decoded_pixels):
+            raise UnreadableFile(path, reason)
+        decord.logging.set_level(decord.logging.QUIET)
+        try:
+            probe = decord.VideoReader(str(path), num_threads=1)
+            height, width = probe.next().shape[:2]
+        except (RuntimeError, AssertionError, StopIteration, decord.DECORDError) as error:
+            reason = "it is damaged, cut short, or has no pictures to decode"
+            raise UnreadableFile(path, reason) from error
+        if width * height > policy.max_decoded_pixels:
+            raise UnreadableFile(path, f"its frames are {width} x {height}, too large to decode")
+        size = fitted_size(width, height, policy.max_pixels)
+        if side is not None:  # large enough to read, and for the model
+            size = max(size, bounded_size(width, height, side))
+        # Reduced inside the decoder: half the memory, and no full frame crosses over.
+        self._reader: _VideoReader = probe
+        if size != (width, height):
+            self._reader = decord.VideoReader(
+                str(path), num_threads=1, width=size[0], height=size[1]
+            )
+        shown = np.asarray(self._reader.get_frame_timestamp(np.arange(len(self._reader))))
+        self.times: npt.NDArray[np.float64] = np.maximum.accumulate(
+            shown[:, 0].astype(np.float64) - float(shown[0, 0])
+        )
+        fps = float(self._reader.get_avg_fps())
+        frame_s = 1 / fps if math.isfinite(fps) and fps > 0 else 0.04
+        self.end = float(max(shown[-1, 1] - shown[0, 0], self.times[-1] + min(frame_s, 1.0)))
+
+    def nearest(self, time: float) -> int:
+        """Return the index of the frame that is shown at ``time``."""
+        import numpy as np
+
+        return max(0, int(np.searchsorted(self.times, time, side="right")) - 1)
+
+    def sample(self, index: int) -> _Sample:
+        """Decode one frame; cheap when indices ascend."""
+        return _Sample(float(self.times[index]), self._reader[index].asnumpy())
+
+    def samples(self) -> Iterator[tuple[_Sample, float]]:
+        """Yield sampled frames, and when a shot that begins with this one would have begun.
+
+        That is the time of the key frame since the sample before, because encoders put
+        one at a cut; else half-way between the two.
+        """
+        keys, previous = self._key_indices(), -1
+        for index in self._sampled(keys):
+            sample = self.sample(index)
+            since = [key for key in keys if previous < key <= index] if previous >= 0 else []
+            if since:
+                began = float(self.times[since[0]])
+            else:
+                began = (sample.time + float(self.times[max(previous, 0)])) / 2
+            previous = index
+            yield sample, began
+
+    def _key_indices(self) -> list[int]:
+        return sorted(int(key) for key in self._reader.get_key_indices())
+
+    def _sampled(self, keys: list[int]) -> list[int]:
+        """Return the indices to decode: at a steady rate, or in a long film at key frames."""
+        if self.end > _KEYS_ONLY_FROM_S and self.end / max(len(keys), 1) <= _MAX_KEY_GAP_S:
+            return self._thinned(keys, _MIN_KEY_GAP_S)
+        rate = _RATE if self.end <= _MINUTE_S else _LONG_RATE
+        num = max(1, math.ceil(self.end * rate))
+        return sorted({self.nearest(step / rate) for step in range(num)})
+
+    def _thinned(self, indices: list[int], gap_s: float) -> list[int]:
+        chosen: list[int] = []
+        for index in indices:
+            if not chosen or self.times[index] - self.times[chosen[-1]] >= gap_s:
+                chosen.append(index)
+        return chosen
