@@ -1,0 +1,69 @@
+"""Files that survive a power cut: written aside, flushed, then given their name."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Make ``path`` hold ``content``, whole or not at all, and durably."""
+    made = not path.parent.is_dir()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+    if made:
+        flush(path.parent.parent)
+
+
+class NewFiles:
+    """Flushes what was added to some folders since it last looked.
+
+    Lance never changes a file it has written and flushes none of them, so bringing its
+    new files to the disk after a commit makes that commit durable.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._seen: dict[Path, set[str]] = {folder: set() for folder in folders}
+        for folder in self._seen:
+            self._seen[folder] = _names(folder)
+
+    def flush(self) -> None:
+        """Bring them, and their names, to the disk."""
+        for folder, seen in self._seen.items():
+            names = _names(folder)
+            new = names - seen
+            for name in new:
+                # A file of no further use may be gone again: what is gone needs no disk.
+                with contextlib.suppress(FileNotFoundError):
+                    flush(folder / name)
+            if new:
+                flush(folder)
+            self._seen[folder] = names
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except FileNotFoundError:
+        return set()

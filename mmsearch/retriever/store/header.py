@@ -1,0 +1,77 @@
+"""``index.json``: what this folder is and which embedding space fills it.
+
+It is written last when an index is made, so a folder with one is a whole index.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mmsearch.errors import StoreDamaged, StoreNotFound
+from mmsearch.retriever.store.durable import write_file
+from mmsearch.values import Space
+
+NAME = "index.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What an index says of itself."""
+
+    space: Space
+    schema_version: int = SCHEMA_VERSION
+    mmsearch_version: str = ""
+    created: str = ""
+
+
+def write_header(folder: Path, space: Space) -> Header:
+    """Make ``folder`` an index of ``space``."""
+    from importlib.metadata import version
+
+    header = Header(
+        space=space,
+        mmsearch_version=version("mmsearch"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    content = json.dumps(asdict(header) | {"space_id": space.id}, indent=2) + "\n"
+    write_file(folder / NAME, content.encode())
+    return header
+
+
+def read_header(folder: Path) -> Header:
+    """Return what the index in ``folder`` says of itself.
+
+    Raises StoreNotFound where there is none, StoreDamaged where it cannot be read or
+    was written by a newer mmsearch.
+    """
+    try:
+        content = json.loads((folder / NAME).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreNotFound(folder) from None
+    except OSError as error:
+        raise StoreDamaged(folder, f"{NAME} is unreadable ({error.strerror})") from error
+    except ValueError as error:
+        raise StoreDamaged(folder, f"{NAME} is not JSON ({error})") from error
+    try:
+        version = content["schema_version"]
+        if not isinstance(version, int) or version < 1:
+            raise ValueError(f"schema version {version!r}")
+        if version > SCHEMA_VERSION:
+            raise StoreDamaged(
+                folder,
+                f"it was written by mmsearch {content.get('mmsearch_version')} "
+                f"(schema {version}, this one reads up to {SCHEMA_VERSION})",
+            )
+        space = Space(**{field.name: content["space"][field.name] for field in fields(Space)})
+        if type(space.dim) is not int or space.dim < 1:
+            raise ValueError(f"dimension {space.dim!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreDamaged(folder, f"{NAME} is incomplete ({error!r})") from error
+    return Header(
+        space=space,
+        schema_version=version,
+        mmsearch_version=str(content.get("mmsearch_version", "")),
+        created=str(content.get("created", "")),
+    )

@@ -1,0 +1,240 @@
+"""The store: one folder that keeps the documents and segments of one embedding space.
+
+    index.json     what the folder is: schema version, space, who made it
+    tables/        LanceDB: documents (the manifest) and segments
+    media/         thumbnails, one Arrow file a commit
+    write.lock     held by the one process that is writing
+
+Reading needs no lock and sees whole documents only; writing is `Store.writing`.
+"""
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch.errors import SegmentNotFound, SpaceMismatch, StoreDamaged, StoreError
+from mmsearch.retriever.seams import Neighbour
+from mmsearch.retriever.store.header import NAME, SCHEMA_VERSION, Header, read_header, write_header
+from mmsearch.retriever.store.lock import LOCK_NAME, WriteLock
+from mmsearch.retriever.store.media import FOLDER as MEDIA_FOLDER
+from mmsearch.retriever.store.media import Media
+from mmsearch.retriever.store.rows import Row, StoredSegment
+from mmsearch.retriever.store.snapshot import Snapshot, take_snapshot
+from mmsearch.retriever.store.tables import FOLDER as TABLES_FOLDER
+from mmsearch.retriever.store.tables import Table, create_tables, open_tables
+from mmsearch.retriever.store.writer import Writer, new_commit_id
+from mmsearch.values import Document, Kind, Space, Status, View
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Counts",
+    "Row",
+    "Snapshot",
+    "Store",
+    "StoredSegment",
+    "Writer",
+    "new_commit_id",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How much an index holds.
+
+    documents, failed:  by kind; the kind of a failed file may be unknown (None)
+    segments:           by the kind of their document
+    num_bytes:          on disk, all files of the index
+    """
+
+    documents: Mapping[Kind | None, int]
+    failed: Mapping[Kind | None, int]
+    segments: Mapping[Kind | None, int]
+    num_bytes: int
+
+    @property
+    def num_documents(self) -> int:
+        """Documents that can be found."""
+        return sum(self.documents.values())
+
+    @property
+    def num_failed(self) -> int:
+        """Documents that could not be read."""
+        return sum(self.failed.values())
+
+    @property
+    def num_segments(self) -> int:
+        """Segments that can be found."""
+        return sum(self.segments.values())
+
+
+class Store:
+    """One index; `Store.create` and `Store.open` make one. Safe to read from many threads."""
+
+    def __init__(self, path: Path, header: Header, documents: Table, segments: Table) -> None:
+        self.path = path
+        self.header = header
+        self._documents = documents
+        self._segments = segments
+        self._media = Media(path)
+        self._latest: Snapshot | None = None
+        self._taking = threading.Lock()
+
+    @classmethod
+    def create(cls, path: Path, space: Space) -> "Store":
+        """Make ``path`` an empty index of ``space`` and open it.
+
+        What a killed `create` left is taken over, and an index of the same space that is
+        already there is opened. Raises StoreDamaged where the folder holds other things,
+        SpaceMismatch for an index of another space, StoreLocked while it is written to.
+        """
+        path = path.absolute()
+        if not cls.exists(path):
+            _refuse_foreign(path)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"cannot make {path}: {error.strerror}") from error
+            with WriteLock(path):
+                if not cls.exists(path):
+                    create_tables(path, space.dim)
+                    write_header(path, space)
+        store = cls.open(path)
+        store.check_space(space)
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """Open the index at ``path``; never makes one.
+
+        Raises StoreNotFound, or StoreDamaged where it is unreadable or of a newer schema.
+        """
+        path = path.absolute()
+        header = read_header(path)
+        return cls(path, header, *open_tables(path, header.space.dim))
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Say whether ``path`` is an index (damaged ones included)."""
+        return (path / NAME).is_file()
+
+    @property
+    def space(self) -> Space:
+        """What its vectors may be compared with."""
+        return self.header.space
+
+    def check_space(self, space: Space) -> None:
+        """Raise SpaceMismatch unless ``space`` is the one whose vectors are kept here."""
+        if space.id != self.space.id:
+            raise SpaceMismatch(self.path, stored=str(self.space), asked=str(space))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Be the one writer for the length of a ``with``.
+
+        What a killed writer left half done is swept away first. Raises StoreLocked while
+        another is at work.
+        """
+        with WriteLock(self.path):
+            writer = Writer(self.path, self.space, self._documents, self._segments, self._media)
+            writer.sweep()
+            yield writer
+            writer.drop_superseded()
+
+    # ------------------------------------------------------------ reading
+
+    def snapshot(self) -> Snapshot:
+        """Return the state of the index now; use one snapshot for what belongs together."""
+        with self._taking:
+            latest = self._latest
+            if (
+                latest is None
+                or latest.version != self._segments.version
+                or latest.manifest.version != self._documents.version
+            ):
+                self._latest = latest = take_snapshot(self._documents, self._segments, self._media)
+            return latest
+
+    def documents(self, path: str | None = None) -> list[Document]:
+        """Return the manifest by path, or the document of ``path`` alone."""
+        documents = self.snapshot().documents
+        return [document for document in documents if path is None or document.path == path]
+
+    def counts(self) -> Counts:
+        """Return how much there is."""
+        documents: Counter[Kind | None] = Counter()
+        failed: Counter[Kind | None] = Counter()
+        segments: Counter[Kind | None] = Counter()
+        for document in self.snapshot().documents:
+            whole = document.status is Status.DONE
+            (documents if whole else failed)[document.kind] += 1
+            segments[document.kind] += document.num_segments
+        num_bytes = 0
+        for file in self.path.rglob("*"):
+            with contextlib.suppress(OSError):  # a writer may just have removed it
+                num_bytes += file.stat().st_size if file.is_file() else 0
+        return Counts(documents=documents, failed=failed, segments=+segments, num_bytes=num_bytes)
+
+    def nearest(
+        self, view: View, vector: "Vectors", *, k: int, where: str | None = None
+    ) -> list[Neighbour]:
+        """Return the nearest segments now; see `seams.VectorIndex`."""
+        return self.snapshot().nearest(view, vector, k=k, where=where)
+
+    def matching(self, text: str, *, k: int, where: str | None = None) -> list[Neighbour]:
+        """Return the segments that hold words of ``text`` now; see `Snapshot.matching`."""
+        return self.snapshot().matching(text, k=k, where=where)
+
+    def segments(self, ids: Sequence[str]) -> list[StoredSegment]:
+        """Return these segments in this order; unknown ids are left out."""
+        return self.snapshot().segments(ids)
+
+    def segments_of(self, path: str) -> list[StoredSegment]:
+        """Return the segments of one document in the order they lie in it."""
+        return self.snapshot().segments_of(path)
+
+    def vectors(self, segment_id: str) -> "Mapping[View, Vectors]":
+        """Return the ``[d]`` vectors of a segment, for the views it has.
+
+        Raises SegmentNotFound.
+        """
+        found = self.snapshot().vectors([segment_id])
+        if segment_id not in found:
+            raise SegmentNotFound(segment_id)
+        return found[segment_id]
+
+    def thumbnail(self, segment_id: str) -> bytes:
+        """Return the thumbnail of a segment, empty where it has none.
+
+        Raises SegmentNotFound.
+        """
+        try:
+            return self.snapshot().thumbnail(segment_id)
+        except FileNotFoundError:
+            pass  # its document was replaced just now: the next snapshot has the new one
+        try:
+            return self.snapshot().thumbnail(segment_id)
+        except FileNotFoundError as error:
+            raise StoreDamaged(self.path, "a file of thumbnails is missing") from error
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise StoreDamaged where ``path`` holds what no index ever puts there."""
+    ours = {TABLES_FOLDER, MEDIA_FOLDER, LOCK_NAME}
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreDamaged(path, error.strerror or str(error)) from error
+    foreign = sorted(name for name in names - ours if not name.startswith(f".{NAME}."))
+    if foreign:
+        failed = StoreDamaged(path, f"it holds other things ({foreign[0]}) and is not an index")
+        failed.hint = "name a new or empty folder (--db DIR)"
+        raise failed

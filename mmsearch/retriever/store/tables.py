@@ -1,0 +1,260 @@
+"""The two LanceDB tables; no other module imports lancedb.
+
+    documents   the manifest, one row a document: a document is in the index when it is here
+    segments    the rows of every commit, those of killed or running writers among them
+
+LanceDB's own answers are kept away from the rest of the store: what it raises becomes
+one of our errors here, and what it writes is brought to the disk here.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmsearch.errors import BadFilter, StoreDamaged, StoreError
+from mmsearch.retriever.store.durable import NewFiles
+from mmsearch.retriever.store.rows import documents_schema, segments_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lancedb.db import DBConnection
+    from lancedb.table import Table as LanceTable
+
+    from mmsearch.values import Vectors
+
+FOLDER = "tables"
+DOCUMENTS, SEGMENTS = "documents", "segments"
+
+# How words become terms, in the full-text index and in `terms`: English stems, lower
+# case, no accents, no stop words. Other languages keep their words whole.
+ANALYZER: dict[str, Any] = {
+    "base_tokenizer": "simple",
+    "language": "English",
+    "lower_case": True,
+    "stem": True,
+    "remove_stop_words": True,
+    "ascii_folding": True,
+    "max_token_length": 40,
+}
+TEXT_COLUMNS = ("text", "about")
+# A reader may still be at work in a version this old; lancedb warns below minutes.
+KEEP_VERSIONS = timedelta(minutes=30)
+
+
+class Table:
+    """One table: asks, adds and removes rows; every change is one version of it."""
+
+    def __init__(self, folder: Path, name: str, inner: "LanceTable") -> None:
+        self.name = name
+        self._folder = folder  # of the index, for messages
+        self._inner = inner
+        self._new_files: NewFiles | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where its files lie."""
+        return self._folder / FOLDER / f"{self.name}.lance"
+
+    @property
+    def version(self) -> int:
+        """The newest version, whoever made it."""
+        with self._reading():
+            return self._inner.version
+
+    @property
+    def schema(self) -> "pa.Schema":
+        """Its columns."""
+        with self._reading():
+            return self._inner.schema
+
+    def at(self, version: int | None = None) -> "Table":
+        """Return the table as it is now, or was at ``version``; it stays so while others write.
+
+        Not for writing.
+        """
+        pinned = _connect(self._folder).open_table(self.name)
+        with self._reading():
+            pinned.checkout(self._inner.version if version is None else version)
+        return Table(self._folder, self.name, pinned)
+
+    # ------------------------------------------------------------ reading
+
+    def count(self, where: str | None = None) -> int:
+        """Return how many rows there are."""
+        with self._reading(where):
+            return self._inner.count_rows(where)
+
+    def rows(self, columns: Sequence[str], where: str | None = None) -> "pa.Table":
+        """Return the columns of every row that fits, in no order."""
+        with self._reading(where):
+            query = self._inner.search().select(list(columns))
+            if where is not None:
+                query = query.where(where)
+            return query.to_arrow()
+
+    def nearest(
+        self,
+        column: str,
+        vector: "Vectors",
+        columns: Sequence[str],
+        *,
+        limit: int,
+        where: str | None,
+    ) -> "pa.Table":
+        """Return the rows nearest by cosine, best first, with ``_distance`` = 1 - cosine."""
+        from lancedb.query import LanceVectorQueryBuilder
+
+        with self._reading(where):
+            query = LanceVectorQueryBuilder(self._inner, vector, column)
+            query = query.distance_type("cosine").bypass_vector_index()
+            query = query.select([*columns, "_distance"]).limit(limit)
+            if where is not None:
+                query = query.where(where, prefilter=True)
+            return query.to_arrow()
+
+    def matching(
+        self, text: str, columns: Sequence[str], *, limit: int, where: str | None
+    ) -> "pa.Table":
+        """Return the rows that hold words of ``text``, best first, with ``_score`` (BM25)."""
+        from lancedb.query import FullTextOperator, MultiMatchQuery
+
+        with self._reading(where):
+            words = MultiMatchQuery(
+                text,
+                list(TEXT_COLUMNS),
+                # Equal, for BM25 already prefers a word of the few in ``about``.
+                boosts=[1.0] * len(TEXT_COLUMNS),
+                operator=FullTextOperator.OR,
+            )
+            query = self._inner.search(words, query_type="fts")
+            query = query.select([*columns, "_score"]).limit(limit)
+            if where is not None:
+                query = query.where(where, prefilter=True)
+            return query.to_arrow()
+
+    def indices(self) -> set[str]:
+        """Return the columns that have an index."""
+        with self._reading():
+            return {column for index in self._inner.list_indices() for column in index.columns}
+
+    # ------------------------------------------------------------ writing, one writer at a time
+
+    def add(self, rows: "pa.Table") -> None:
+        """Add rows, durably."""
+        with self._writing():
+            self._inner.add(rows)
+
+    def put(self, key: str, rows: "pa.Table") -> None:
+        """Replace the rows of the same ``key`` and add the others, at once and durably."""
+        with self._writing():
+            merge = self._inner.merge_insert(key).when_matched_update_all()
+            merge.when_not_matched_insert_all().execute(rows)
+
+    def delete(self, where: str) -> None:
+        """Remove the rows that fit, durably."""
+        with self._writing():
+            self._inner.delete(where)
+
+    def make_indices(self, *, text: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
+        """Make full-text and look-up indexes; rows added later are found before `tidy` too."""
+        from lancedb.index import FTS, BTree
+
+        with self._writing():
+            for column in text:
+                self._inner.create_index(column, config=FTS(**ANALYZER))
+            for column in keys:
+                self._inner.create_index(column, config=BTree())
+
+    def tidy(self) -> None:
+        """Merge small files, bring indexes up to date, drop versions nobody can be reading."""
+        with self._writing():
+            self._inner.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+    # ------------------------------------------------------------ errors
+
+    @contextlib.contextmanager
+    def _reading(self, where: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            if where is None:
+                raise StoreDamaged(self._folder, _reason(error)) from error
+            raise BadFilter(where, _reason(error)) from error
+        except (RuntimeError, OSError) as error:
+            raise StoreDamaged(self._folder, _reason(error)) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._new_files is None:
+            self._new_files = NewFiles(
+                self.path / name for name in ("data", "_deletions", "_transactions", "_versions")
+            )
+        try:
+            yield
+            self._new_files.flush()
+        except (RuntimeError, OSError) as error:
+            failed = StoreError(f"cannot write to {self._folder}: {_reason(error)}")
+            failed.hint = "check free space and permissions and run it again; nothing was lost"
+            raise failed from error
+
+
+def create_tables(folder: Path, dim: int) -> tuple[Table, Table]:
+    """Return empty tables ``documents`` and ``segments``, made where they are missing."""
+    database = _connect(folder)
+    schemas = {DOCUMENTS: documents_schema(), SEGMENTS: segments_schema(dim)}
+    tables = []
+    try:
+        for name, schema in schemas.items():
+            inner = database.create_table(name, schema=schema, exist_ok=True)
+            tables.append(Table(folder, name, inner))
+    except (RuntimeError, OSError, ValueError) as error:
+        raise StoreError(f"cannot make an index at {folder}: {_reason(error)}") from error
+    documents, segments = tables
+    documents.make_indices(keys=["path"])
+    segments.make_indices(text=TEXT_COLUMNS, keys=["segment_id"])
+    return documents, segments
+
+
+def open_tables(folder: Path, dim: int) -> tuple[Table, Table]:
+    """Return the tables of an index. Raises StoreDamaged where they are not as they should be."""
+    if not (folder / FOLDER).is_dir():  # lancedb would make it, and reads never create
+        raise StoreDamaged(folder, "its tables are missing")
+    database = _connect(folder)
+    tables = []
+    for name, schema in ((DOCUMENTS, documents_schema()), (SEGMENTS, segments_schema(dim))):
+        try:
+            inner = database.open_table(name)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise StoreDamaged(folder, f"table {name}: {_reason(error)}") from error
+        table = Table(folder, name, inner)
+        missing = set(schema.names) - set(table.schema.names)
+        if missing or any(table.schema.field(n).type != schema.field(n).type for n in schema.names):
+            raise StoreDamaged(folder, f"table {name} has other columns than this version's")
+        tables.append(table)
+    return tables[0], tables[1]
+
+
+def terms(text: str) -> list[str]:
+    """Return the words of ``text`` as the full-text index knows them, stop words left out."""
+    from lancedb import tokenize
+
+    return [token.text for token in tokenize(text, **ANALYZER)]
+
+
+def _connect(folder: Path) -> "DBConnection":
+    os.environ.setdefault("RUST_LOG", "error")  # read once, when the native library loads
+    import lancedb
+
+    # Zero: every question sees what other processes have committed.
+    interval = timedelta(0)
+    return lancedb.connect(folder / FOLDER, read_consistency_interval=interval)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what lancedb says, without the places in its own source."""
+    line = str(error).strip().split("\n")[0]
+    head = line.split(", /")[0].split("Valid fields are")[0]
+    return head.removeprefix("lance error: ").removeprefix("Invalid input, ").strip(" .")
