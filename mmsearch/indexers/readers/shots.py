@@ -5,7 +5,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from mmsearch.values import Pixels
@@ -13,14 +12,13 @@ if TYPE_CHECKING:
 MIN_SHOT_S = 1.0
 """Seconds; a shorter shot is a flash, and goes with its neighbour."""
 
-# A cut changes where the light is and how much of each colour there is; movement changes
-# the first alone. Of the mean of both, in [0, 1]: films of talking heads lie under 0.02,
-# fast pans near 0.1, cuts mostly above 0.2.
-_LEAST = 0.12
-_MOST = 0.30  # however restless the film
-_RESTLESS = 3.0  # a cut stands out from the film's usual movement by this factor
+# A cut changes where the light is and which colours there are; movement changes the first
+# much more than the second. Of the two together (`Signature.distance`): talking heads lie
+# under 0.03, fast pans and passing cars reach 0.13, cuts begin at 0.14 and are mostly 0.2-0.8.
+_LEAST, _RESTLESS = 0.16, 3.0  # a cut stands out by this much, and from the usual movement
+_LEAST_HINTED, _RESTLESS_HINTED = 0.09, 2.0  # where the encoder saw a cut as well
+_MOST = 0.35  # is a cut in however restless a film
 _REMEMBERED = 24
-_BINS = 8
 
 
 class CutDetector:
@@ -30,17 +28,20 @@ class CutDetector:
         self._last: Signature | None = None
         self._changes: deque[float] = deque(maxlen=_REMEMBERED)
 
-    def is_cut(self, frame: "Pixels") -> bool:
-        """Compare an RGB frame ``[h, w, 3]`` with the one before; the first is no cut."""
+    def is_cut(self, frame: "Pixels", *, hinted: bool = False) -> bool:
+        """Compare an RGB frame ``[h, w, 3]`` with the one before; the first is no cut.
+
+        ``hinted`` says that the encoder started afresh between the two, as it does at cuts.
+        """
         signature, last = Signature(frame), self._last
         self._last = signature
         if last is None:
             return False
         change = signature.distance(last)
         usual = median(self._changes) if len(self._changes) >= 4 else 0.0
-        found = change > min(max(_LEAST, _RESTLESS * usual), _MOST)
+        least, restless = (_LEAST_HINTED, _RESTLESS_HINTED) if hinted else (_LEAST, _RESTLESS)
         self._changes.append(change)
-        return found
+        return change > min(max(least, restless * usual), _MOST)
 
 
 class Signature:
@@ -56,15 +57,10 @@ class Signature:
         # smoothly with a fade, where bins of a histogram would all empty at once.
         self.quantiles = np.sort(self.small.reshape(-1, 3), axis=0)
 
-    def distances(self, other: "Signature") -> tuple[float, float]:
-        """Return how far light moved and how far colours changed, each in [0, 1]."""
+    def distance(self, other: "Signature") -> float:
+        """Return how much changed, in [0, 1.5]."""
         import numpy as np
 
         light = float(np.abs(self.small - other.small).mean()) / 255
         colour = float(np.abs(self.quantiles - other.quantiles).mean()) / 255
-        return light, colour
-
-    def distance(self, other: "Signature") -> float:
-        """Return how much changed, in [0, 1]."""
-        light, colour = self.distances(other)
-        return (light + colour) / 2
+        return light / 2 + colour

@@ -6,8 +6,11 @@ The film is decoded once, in order, and no more than one clip's frames are held.
 """
 
 import math
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +21,6 @@ from mmsearch.indexers.readers.shots import MIN_SHOT_S, CutDetector
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from mmsearch.values import Pixels
@@ -74,9 +76,7 @@ def read_whole(path: Path, policy: ReadPolicy) -> Segment:
     return _segment(path, clip, subtitles.beside(path, policy.max_text_bytes), policy)
 
 
-def _segment(
-    path: Path, clip: _Clip, cues: list[subtitles.Cue], policy: ReadPolicy
-) -> Segment:
+def _segment(path: Path, clip: _Clip, cues: list[subtitles.Cue], policy: ReadPolicy) -> Segment:
     import numpy as np
     from PIL import Image
 
@@ -117,9 +117,10 @@ def _clips(film: "_Film", max_clip_s: float) -> Iterator[_Clip]:
     """Cut where the picture changes, and wherever a clip would get too long."""
     cuts = CutDetector()
     start, held = 0.0, list[_Sample]()
-    for sample, began in film.samples():
+    for sample, began, hinted in film.samples():
+        is_cut = cuts.is_cut(sample.frame, hinted=hinted)
         room = began - start >= MIN_SHOT_S and film.end - began >= MIN_SHOT_S
-        if cuts.is_cut(sample.frame) and room:
+        if is_cut and room:
             yield from _pieces(start, began, held, max_clip_s)
             start, held = began, []
         while sample.time - start > max_clip_s + MIN_SHOT_S:
@@ -192,37 +193,44 @@ class _Film:
         """Decode one frame; cheap when indices ascend."""
         return _Sample(float(self.times[index]), self._reader[index].asnumpy())
 
-    def samples(self) -> Iterator[tuple[_Sample, float]]:
-        """Yield sampled frames, and when a shot that begins with this one would have begun.
+    def samples(self) -> Iterator[tuple[_Sample, float, bool]]:
+        """Yield sampled frames in order, each with what is known about a cut before it.
 
-        That is the time of the key frame since the sample before, because encoders put
-        one at a cut; else half-way between the two.
+        That is when a shot that begins with it would have begun: at the key frame since
+        the sample before, because encoders put one at a cut, else half-way between the
+        two; and whether that key frame came out of turn, which hints at a cut.
         """
-        keys, previous = self._key_indices(), -1
-        for index in self._sampled(keys):
+        keys = sorted(int(key) for key in self._reader.get_key_indices())
+        keys_only = self.end > _KEYS_ONLY_FROM_S and self.end <= _MAX_KEY_GAP_S * len(keys)
+        unforced = set() if keys_only else _unforced(keys)
+        previous = 0
+        for index in self._thinned(keys) if keys_only else self._at_steady_rate():
             sample = self.sample(index)
-            since = [key for key in keys if previous < key <= index] if previous >= 0 else []
-            if since:
-                began = float(self.times[since[0]])
-            else:
-                began = (sample.time + float(self.times[max(previous, 0)])) / 2
+            since = keys[bisect_right(keys, previous) : bisect_right(keys, index)]
+            halfway = (sample.time + float(self.times[previous])) / 2
+            began = float(self.times[since[0]]) if since else halfway
+            yield sample, began, not unforced.isdisjoint(since)
             previous = index
-            yield sample, began
 
-    def _key_indices(self) -> list[int]:
-        return sorted(int(key) for key in self._reader.get_key_indices())
-
-    def _sampled(self, keys: list[int]) -> list[int]:
-        """Return the indices to decode: at a steady rate, or in a long film at key frames."""
-        if self.end > _KEYS_ONLY_FROM_S and self.end / max(len(keys), 1) <= _MAX_KEY_GAP_S:
-            return self._thinned(keys, _MIN_KEY_GAP_S)
+    def _at_steady_rate(self) -> list[int]:
         rate = _RATE if self.end <= _MINUTE_S else _LONG_RATE
         num = max(1, math.ceil(self.end * rate))
         return sorted({self.nearest(step / rate) for step in range(num)})
 
-    def _thinned(self, indices: list[int], gap_s: float) -> list[int]:
+    def _thinned(self, keys: list[int]) -> list[int]:
         chosen: list[int] = []
-        for index in indices:
-            if not chosen or self.times[index] - self.times[chosen[-1]] >= gap_s:
-                chosen.append(index)
+        for key in keys:
+            if not chosen or self.times[key] - self.times[chosen[-1]] >= _MIN_KEY_GAP_S:
+                chosen.append(key)
         return chosen
+
+
+def _unforced(keys: list[int]) -> set[int]:
+    """Return the key frames that do not come at a distance which occurs again and again.
+
+    Encoders force a key frame after so many frames; the others stand where the picture
+    changed.
+    """
+    gaps = [after - before for before, after in pairwise(keys)]
+    usual = {gap for gap, count in Counter(gaps).items() if count > 1}
+    return {key for key, gap in zip(keys[1:], gaps, strict=True) if gap not in usual}
