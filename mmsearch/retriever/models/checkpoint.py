@@ -102,6 +102,7 @@ def write_checkpoint(folder: Path, model: Model, description: ModelDescription) 
             packed[name] = tensor.detach().clone()
     packed = {name: tensor.contiguous() for name, tensor in packed.items()}
     save_file(packed, folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
     model.backbone.tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
     hashes = {name: _sha256(folder / name) for name in (WEIGHTS_FILE, TOKENIZER_FILE)}
     described = dataclasses.replace(description, files=hashes)

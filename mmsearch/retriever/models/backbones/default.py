@@ -165,7 +165,7 @@ class DefaultBackbone(nn.Module):
         return DefaultBatch(tuple(spans), ids.to(device), mask.to(device), tuple(pictures))
 
     def readouts(self, batch: DefaultBatch) -> dict[str, Tensor]:
-        towers = self._towers(batch)
+        towers = self.towers(batch)
         words = self._words_base(towers, batch.mask)  # (W, 384), unit
         pictures = self.pictures_base(towers.pooled)  # (P, 384), unit
         rows = []
@@ -176,7 +176,7 @@ class DefaultBackbone(nn.Module):
         return {"base": F.normalize(torch.stack(rows), dim=-1)}
 
     def prefill(self, batch: DefaultBatch) -> tuple[Tensor, DecoderCache]:
-        towers = self._towers(batch)
+        towers = self.towers(batch)
         rows: list[Tensor] = []
         for spans in batch.items:
             tokens: list[Tensor] = []
@@ -198,10 +198,13 @@ class DefaultBackbone(nn.Module):
 
     def pictures_base(self, pooled: Tensor) -> Tensor:
         """Return unit vectors ``[P, 384]`` from pooled features ``[P, 1280]``."""
+        return F.normalize(self.class_mixture(pooled) + self.visual_head(pooled), dim=-1)
+
+    def class_mixture(self, pooled: Tensor) -> Tensor:
+        """Return ConSE's unit vectors ``[P, 384]``: the likeliest classes' names, weighted."""
         likeliest = self.vision.class_probabilities(pooled).topk(self.config.top_classes, dim=-1)
         names = self.class_names[likeliest.indices]  # (P, 10, 384)
-        mixture = F.normalize((names * likeliest.values[..., None]).sum(dim=1), dim=-1)
-        return F.normalize(mixture + self.visual_head(pooled), dim=-1)
+        return F.normalize((names * likeliest.values[..., None]).sum(dim=1), dim=-1)
 
     def _words_base(self, towers: Towers, mask: Tensor) -> Tensor:
         """Return unit vectors ``[W, 384]``: each window's mean over its real tokens."""
@@ -209,7 +212,8 @@ class DefaultBackbone(nn.Module):
         mean = (towers.states * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
         return F.normalize(mean, dim=-1)
 
-    def _towers(self, batch: DefaultBatch) -> Towers:
+    def towers(self, batch: DefaultBatch) -> Towers:
+        """Return what both towers make of a batch, computed once."""
         if batch.towers is None:
             pooled, grids = self._see(batch)
             if len(batch.ids):
