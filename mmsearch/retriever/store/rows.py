@@ -2,17 +2,16 @@
 
     Document, Row --> columns of ``documents``, ``segments`` --> Document, StoredSegment
 
-Paths are text in the tables although a file name may be any bytes: see `stored_path`.
+Tables hold UTF-8: a lone surrogate in a path or a text is kept as its escape.
 """
 
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsearch.errors import BadVectors
-from mmsearch.values import Document, Kind, Locator, Status, TextOrigin, View
+from mmsearch.values import Document, Kind, Locator, Status, TextOrigin, View, stored_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +30,7 @@ SEGMENT_COLUMNS = (
     "text_origin",
     "about",
     "num_words",
+    "views",
 )
 # A unit vector in float32, or one that passed through float16 on its way.
 UNIT_TOLERANCE = 1e-2
@@ -62,6 +62,7 @@ class StoredSegment:
     text_origin: TextOrigin
     about: str
     num_words: int
+    views: frozenset[View]
 
 
 def segments_schema(dim: int) -> "pa.Schema":
@@ -104,31 +105,9 @@ def documents_schema() -> "pa.Schema":
 # ---------------------------------------------------------------- paths and words as UTF-8
 
 
-def stored_path(path: str) -> str:
-    r"""Return ``path`` as it stands in the tables; `original_path` gives it back.
-
-    A name that is not UTF-8 (os.fsdecode makes lone surrogates of such bytes) is kept
-    with those bytes as ``\xff`` and its backslashes doubled, behind two more slashes:
-    no normal path begins with ``///``, so no two files share a stored path.
-    """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raw = os.fsencode(path).replace(b"\\", b"\\\\")
-        return "//" + raw.decode("utf-8", "backslashreplace")
-    return path
-
-
-def original_path(stored: str) -> str:
-    """Return the path that `stored_path` was given."""
-    if not stored.startswith("///"):
-        return stored
-    raw = re.sub(
-        rb"\\(?:\\|x([0-9a-f]{2}))",
-        lambda match: bytes([int(match[1], 16)]) if match[1] else b"\\",
-        stored[2:].encode(),
-    )
-    return os.fsdecode(raw)
+def path_text(path: str) -> str:
+    """Return ``path`` as the tables hold it: itself, undecodable bytes escaped."""
+    return path if utf8(path) == path else stored_path(Path(path))
 
 
 def utf8(text: str) -> str:
@@ -150,13 +129,14 @@ def segments_table(batch: "Iterable[tuple[Document, Sequence[Row]]]", dim: int) 
     columns: dict[str, Any] = {
         "segment_id": [row.segment_id for _, row in pairs],
         "commit_id": [document.commit_id for document, _ in pairs],
-        "path": [stored_path(document.path) for document, _ in pairs],
+        "path": [path_text(document.path) for document, _ in pairs],
         "kind": [str(row.kind) for _, row in pairs],
         **{name: [getattr(row.locator, name) for _, row in pairs] for name in LOCATOR_COLUMNS},
         "text": [utf8(row.text) for _, row in pairs],
         "text_origin": [str(row.text_origin) for _, row in pairs],
         "about": [utf8(row.about) for _, row in pairs],
         "num_words": [len(row.text.split()) for _, row in pairs],
+        "views": [" ".join(sorted(row.vectors)) for _, row in pairs],
     }
     for view, name in VECTOR_COLUMN.items():
         columns[name] = _vector_column([row for _, row in pairs], view, dim)
@@ -194,7 +174,7 @@ def documents_table(documents: "Iterable[tuple[Document, int]]") -> "pa.Table":
     return pa.Table.from_pylist(
         [
             {
-                "path": stored_path(document.path),
+                "path": path_text(document.path),
                 "kind": None if document.kind is None else str(document.kind),
                 "content_hash": document.content_hash,
                 "size": document.size,
@@ -214,7 +194,7 @@ def documents_table(documents: "Iterable[tuple[Document, int]]") -> "pa.Table":
 def document_from(row: Mapping[str, Any]) -> Document:
     """Return the document of one manifest row."""
     return Document(
-        path=original_path(row["path"]),
+        path=row["path"],
         kind=None if row["kind"] is None else Kind(row["kind"]),
         content_hash=row["content_hash"],
         size=row["size"],
@@ -230,13 +210,14 @@ def segment_from(row: Mapping[str, Any]) -> StoredSegment:
     """Return the segment of one row of ``segments``."""
     return StoredSegment(
         segment_id=row["segment_id"],
-        path=original_path(row["path"]),
+        path=row["path"],
         kind=Kind(row["kind"]),
         locator=Locator(**{name: row[name] for name in LOCATOR_COLUMNS}),
         text=row["text"],
         text_origin=TextOrigin(row["text_origin"]),
         about=row["about"],
         num_words=row["num_words"],
+        views=frozenset(View(view) for view in row["views"].split()),
     )
 
 

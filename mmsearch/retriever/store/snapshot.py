@@ -19,8 +19,8 @@ from mmsearch.retriever.store.rows import (
     StoredSegment,
     any_of,
     document_from,
+    path_text,
     segment_from,
-    stored_path,
     utf8,
 )
 from mmsearch.retriever.store.tables import Table, terms
@@ -179,7 +179,7 @@ class Snapshot:
 
     def segments_of(self, path: str) -> list[StoredSegment]:
         """Return the segments of one document in the order they lie in it."""
-        rows = self._rows(SEGMENT_COLUMNS, any_of("path", [stored_path(path)]))
+        rows = self._rows(SEGMENT_COLUMNS, any_of("path", [path_text(path)]))
         return sorted((segment_from(row) for row in rows), key=_place)
 
     def vectors(self, ids: Sequence[str]) -> "dict[str, dict[View, Vectors]]":

@@ -18,8 +18,8 @@ from mmsearch.retriever.store.rows import (
     Row,
     any_of,
     documents_table,
+    path_text,
     segments_table,
-    stored_path,
 )
 from mmsearch.retriever.store.snapshot import read_manifest
 from mmsearch.retriever.store.tables import TEXT_COLUMNS, Table
@@ -68,13 +68,11 @@ class Writer:
         """
         if not batch:
             return
+        batch = [(_as_kept(document, rows), rows) for document, rows in batch]
         self._refuse_bad(batch)
         table = segments_table(batch, self._space.dim)
-        kept = [
-            (replace(document, num_segments=len(rows)), _thumbnails(rows))
-            for document, rows in batch
-        ]
-        commits = [document.commit_id for document, _ in kept if document.num_segments]
+        kept = [(document, _thumbnails(rows)) for document, rows in batch]
+        commits = [document.commit_id for document, rows in batch if rows]
         self._used.update(commits)
         try:
             for document, thumbnails in kept:
@@ -98,7 +96,7 @@ class Writer:
         """
         touched = []
         for document in documents:
-            known, num_thumbnails = self._manifest.get(document.path, (None, 0))
+            known, num_thumbnails = self._manifest.get(path_text(document.path), (None, 0))
             if known is None or known.commit_id != document.commit_id:
                 raise ValueError(f"{document.path} is not in the index as {document.commit_id}")
             now = replace(known, size=document.size, mtime_ns=document.mtime_ns)
@@ -108,10 +106,10 @@ class Writer:
 
     def remove(self, paths: Sequence[str]) -> int:
         """Forget these documents, their segments and thumbnails; return how many there were."""
-        known = [path for path in dict.fromkeys(paths) if path in self._manifest]
+        known = [path for path in dict.fromkeys(map(path_text, paths)) if path in self._manifest]
         for start in range(0, len(known), BATCH):
             some = known[start : start + BATCH]
-            self._documents.delete(any_of("path", map(stored_path, some)))
+            self._documents.delete(any_of("path", some))
             for path in some:
                 self._give_up(self._manifest.pop(path)[0])
         self.drop_superseded()
@@ -195,6 +193,10 @@ class Writer:
             self.drop_superseded()
         if self._num_changes >= TIDY_AFTER:
             self.refresh()
+
+
+def _as_kept(document: Document, rows: Sequence[Row]) -> Document:
+    return replace(document, path=path_text(document.path), num_segments=len(rows))
 
 
 def _thumbnails(rows: Sequence[Row]) -> dict[str, bytes]:

@@ -1,0 +1,124 @@
+"""From what a person may filter by to one SQL condition, which the store applies first.
+
+The person's own SQL is read word by word before any database sees it: it is one
+condition over the filter columns, and nothing else gets through.
+"""
+
+import re
+from collections.abc import Iterable
+
+from mmsearch.errors import BadFilter
+from mmsearch.values import Kind, Query
+
+COLUMNS = ("path", "kind", "page", "start", "end", "num_words")
+KEYWORDS = frozenset(
+    {"and", "or", "not", "in", "is", "null", "like", "ilike", "between", "true", "false"}
+)
+FUNCTIONS = frozenset({"lower", "upper", "starts_with", "ends_with", "contains"})
+MAX_LENGTH = 4_000
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+      | (?P<string>'(?:[^']|'')*')
+      | (?P<number>\d+(?:\.\d+)?)
+      | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
+      | (?P<operator><=|>=|<>|!=|[=<>+*(),-])""",
+    re.VERBOSE,
+)
+
+
+def filter_sql(query: Query) -> str | None:
+    """Return the condition that ``query``'s where, kinds and path make; None for no filter.
+
+    Raises BadFilter for a where that is not one condition over the filter columns, and
+    for an unknown kind.
+    """
+    conditions = []
+    if query.where is not None:
+        conditions.append(f"({checked(query.where)})")
+    if query.kinds is not None:
+        conditions.append(_kinds_sql(query.kinds))
+    if query.path is not None:
+        conditions.append(f"regexp_like(path, {quoted(glob_pattern(query.path))})")
+    return " AND ".join(conditions) or None
+
+
+def checked(where: str) -> str:
+    """Return ``where`` with its columns in lower case, if it is one condition.
+
+    Comments, several statements, subqueries, other columns and functions, and brackets
+    that close what they did not open are a BadFilter.
+    """
+    if len(where) > MAX_LENGTH:
+        raise BadFilter(where[:40] + "...", f"it has more than {MAX_LENGTH} characters")
+    words: list[str] = []
+    position = depth = 0
+    while position < len(where):
+        token = _TOKEN.match(where, position)
+        if token is None:
+            raise BadFilter(where, f"unexpected {where[position]!r} at character {position + 1}")
+        position, text = token.end(), token.group()
+        if token.lastgroup == "space":
+            continue
+        if token.lastgroup == "word":
+            text = _known_word(where, text, called=where[position:].lstrip().startswith("("))
+        depth += {"(": 1, ")": -1}.get(text, 0)
+        if depth < 0:
+            raise BadFilter(where, "a bracket closes that was never opened")
+        if text == "-" and words[-1:] == ["-"]:
+            raise BadFilter(where, "unexpected '--'")
+        words.append(text)
+    if not words:
+        raise BadFilter(where, "it is empty")
+    if depth:
+        raise BadFilter(where, "a bracket is never closed")
+    return " ".join(words)
+
+
+def glob_pattern(glob: str) -> str:
+    """Return the regular expression of a path glob.
+
+    ``*`` is any characters but a slash, ``?`` one of them, ``**`` any characters at all;
+    a slash at the end means everything below. A glob that does not begin with a slash may
+    match the end of a path: ``reports/*.pdf`` finds ``/x/reports/a.pdf``.
+    """
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob + "**" if glob.endswith("/") else glob)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    body = "".join(meaning.get(part, re.escape(part)) for part in parts)
+    return f"(?s)^{body}$" if glob.startswith("/") else f"(?s)(?:^|/){body}$"
+
+
+def excluding(where: str | None, *, paths: Iterable[str], segments: Iterable[str]) -> str | None:
+    """Return ``where`` narrowed to other paths and segments than these."""
+    conditions = [] if where is None else [f"({where})"]
+    for column, values in (("path", paths), ("segment_id", segments)):
+        listed = ", ".join(quoted(value) for value in sorted(values))
+        if listed:
+            conditions.append(f"{column} NOT IN ({listed})")
+    return " AND ".join(conditions) or None
+
+
+def quoted(text: str) -> str:
+    """Return ``text`` as an SQL string."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return "'" + plain.replace("'", "''") + "'"
+
+
+def _known_word(where: str, word: str, *, called: bool) -> str:
+    lower = word.lower()
+    if lower in KEYWORDS or (lower in COLUMNS and not called) or (lower in FUNCTIONS and called):
+        return lower
+    if called:
+        raise BadFilter(where, f"no function {word!r}; there are {', '.join(sorted(FUNCTIONS))}")
+    raise BadFilter(where, f"no column {word!r} (text goes in single quotes)")
+
+
+def _kinds_sql(kinds: Iterable[Kind | str]) -> str:
+    try:
+        known = sorted({Kind(kind) for kind in kinds})
+    except ValueError as error:
+        there_are = ", ".join(Kind)
+        raise BadFilter(", ".join(map(str, kinds)), f"{error}; kinds are {there_are}") from None
+    if not known:
+        return "false"  # of no kind at all
+    return f"kind IN ({', '.join(quoted(kind) for kind in known)})"
