@@ -88,6 +88,11 @@ class Snapshot:
         """Every document, by path."""
         return self.manifest.documents
 
+    @property
+    def table(self) -> Table:
+        """The segments at its version, those that do not count among them."""
+        return self._segments
+
     @cached_property
     def _num_dead(self) -> int:
         """Rows of the pinned version that do not count (never less than none)."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from mmsearch.errors import SegmentNotFound, SpaceMismatch, StoreDamaged, StoreError
 from mmsearch.retriever.seams import Neighbour
+from mmsearch.retriever.store.check import Problem, problems_of
 from mmsearch.retriever.store.header import NAME, SCHEMA_VERSION, Header, read_header, write_header
 from mmsearch.retriever.store.lock import LOCK_NAME, WriteLock
 from mmsearch.retriever.store.media import FOLDER as MEDIA_FOLDER
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA_VERSION",
     "Counts",
+    "Problem",
     "Row",
     "Snapshot",
     "Store",
@@ -222,6 +224,13 @@ class Store:
             return self.snapshot().thumbnail(segment_id)
         except FileNotFoundError as error:
             raise StoreDamaged(self.path, "a file of thumbnails is missing") from error
+
+    def check(self) -> list[Problem]:
+        """Return what is wrong with the index; nothing where it is whole.
+
+        Rows and files of a killed or running writer are not wrong: nobody counts them.
+        """
+        return problems_of(self.snapshot(), self._media)
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -42,6 +42,7 @@ ANALYZER: dict[str, Any] = {
 TEXT_COLUMNS = ("text", "about")
 # A reader may still be at work in a version this old; lancedb warns below minutes.
 KEEP_VERSIONS = timedelta(minutes=30)
+BATCH_ROWS = 4_096
 
 
 class Table:
@@ -94,6 +95,16 @@ class Table:
             if where is not None:
                 query = query.where(where)
             return query.to_arrow()
+
+    def batches(
+        self, columns: Sequence[str], where: str | None = None
+    ) -> "Iterator[pa.RecordBatch]":
+        """Give the same rows some thousands at a time."""
+        with self._reading(where):
+            query = self._inner.search().select(list(columns))
+            if where is not None:
+                query = query.where(where)
+            yield from query.to_batches(BATCH_ROWS)
 
     def nearest(
         self,

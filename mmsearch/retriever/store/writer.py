@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmsearch.errors import StoreError
+from mmsearch.retriever.store.check import problems_of
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import (
     Row,
@@ -21,7 +22,7 @@ from mmsearch.retriever.store.rows import (
     path_text,
     segments_table,
 )
-from mmsearch.retriever.store.snapshot import read_manifest
+from mmsearch.retriever.store.snapshot import read_manifest, take_snapshot
 from mmsearch.retriever.store.tables import TEXT_COLUMNS, Table
 from mmsearch.values import Document, Space, Status
 
@@ -123,6 +124,25 @@ class Writer:
         for table in (self._segments, self._documents):
             table.tidy()
         self._num_changes = 0
+
+    def repair(self) -> list[str]:
+        """Mend what `Store.check` finds; return a sentence for each thing that was done.
+
+        Documents that are not whole are forgotten: index their files again. Raises
+        StoreError where the tables themselves are damaged.
+        """
+        mended = []
+        snapshot = take_snapshot(self._documents, self._segments, self._media)
+        problems = problems_of(snapshot, self._media)
+        for path in dict.fromkeys(problem.path for problem in problems if problem.path):
+            self.remove([path])
+            mended.append(f"forgot {path}, which was not whole: index it again")
+        self.sweep()
+        missing = [column for column in TEXT_COLUMNS if column not in self._segments.indices()]
+        if missing:
+            mended.append(f"made the full-text index over {' and '.join(missing)} anew")
+        self.refresh()
+        return mended
 
     def sweep(self) -> int:
         """Remove rows and thumbnails that belong to no document; return how many commits."""
