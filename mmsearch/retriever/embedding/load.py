@@ -37,9 +37,10 @@ def model_folder(name_or_path: str | Path) -> Path:
     A shipped name wins over a folder of that name in the working directory; ``./name``
     means the folder. Raises ModelNotFound for neither.
     """
-    shipped = SHIPPED / str(name_or_path)
-    if isinstance(name_or_path, str) and shipped.parent == SHIPPED and shipped.is_dir():
-        return shipped
+    if isinstance(name_or_path, str) and Path(name_or_path).name == name_or_path != "":
+        shipped = SHIPPED / name_or_path
+        if shipped.is_dir():
+            return shipped
     if not str(name_or_path) or not Path(name_or_path).is_dir():
         raise ModelNotFound(str(name_or_path))
     return Path(name_or_path)

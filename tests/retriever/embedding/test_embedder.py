@@ -1,0 +1,195 @@
+"""What every vector promises: unit length, its own item's business, never NaN."""
+
+import dataclasses
+import itertools
+import json
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmsearch.errors import BadVectors
+from mmsearch.retriever.embedding.embedder import LatentEmbedder
+from mmsearch.retriever.embedding.load import load_embedder
+from mmsearch.retriever.models.checkpoint import read_checkpoint
+from mmsearch.retriever.models.tiny import write_random_checkpoint
+from mmsearch.values import Frames, Image, Item, Role, View
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "random"
+    write_random_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedder(folder: Path) -> LatentEmbedder:
+    return load_embedder(folder, device="cpu")
+
+
+def random_items(seed: int, count: int) -> list[Item]:
+    """Return items of one to three parts: words, pictures and clips of any size."""
+    draw, noise = random.Random(seed), np.random.default_rng(seed)
+
+    def part() -> str | Image | Frames:
+        height, width = draw.randint(1, 90), draw.randint(1, 90)
+        kind = draw.choice(["words", "words", "image", "frames"])
+        if kind == "words":
+            letters = draw.choices("abcdefghij  .,", k=draw.choice([0, 1, 7, 40, 300]))
+            return "".join(letters)
+        if kind == "image":
+            return Image(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        frames = draw.randint(1, 4)
+        return Frames(noise.integers(0, 256, (frames, height, width, 3), dtype=np.uint8))
+
+    return [Item([part() for _ in range(draw.randint(1, 3))]) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_item_has_the_same_vector_alone_and_in_any_batch_and_order(
+    embedder: LatentEmbedder, seed: int
+) -> None:
+    items = random_items(seed, 12)
+    order = random.Random(seed).sample(range(len(items)), len(items))
+
+    together = embedder.embed(items)
+    shuffled = embedder.embed([items[i] for i in order])
+
+    for i, item in enumerate(items):
+        assert float(together[i] @ embedder.embed([item])[0]) >= 0.9999
+    np.testing.assert_allclose(shuffled, together[order], atol=1e-5)
+    assert (together @ together.T)[np.triu_indices(len(items), 1)].min() < 0.95  # they differ
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 100_000])
+def test_the_batch_size_changes_no_vector(
+    folder: Path, embedder: LatentEmbedder, batch_tokens: int
+) -> None:
+    items = random_items(9, 10)
+    other = LatentEmbedder(*read_checkpoint(folder, device="cpu"), batch_tokens=batch_tokens)
+
+    np.testing.assert_allclose(other.embed(items), embedder.embed(items), atol=1e-5)
+
+
+def test_vectors_are_float32_unit_rows_in_the_order_given(embedder: LatentEmbedder) -> None:
+    items = [Item(["a " * n]) for n in (30, 1, 12, 2)]
+
+    vectors = embedder.embed(items)
+
+    assert vectors.shape == (4, embedder.space.dim)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    for vector, item in zip(vectors, items, strict=True):
+        np.testing.assert_allclose(vector, embedder.embed([item])[0], atol=1e-5)
+
+
+def test_the_same_call_gives_the_same_bits(embedder: LatentEmbedder) -> None:
+    items = random_items(5, 6)
+
+    np.testing.assert_array_equal(embedder.embed(items), embedder.embed(items))
+
+
+def test_no_items_give_no_rows(embedder: LatentEmbedder) -> None:
+    assert embedder.embed([]).shape == (0, embedder.space.dim)
+
+
+def test_a_role_is_a_role_or_its_name(embedder: LatentEmbedder) -> None:
+    item = Item(["abc"])
+
+    np.testing.assert_array_equal(
+        embedder.embed([item], role="query"), embedder.embed([item], role=Role.QUERY)
+    )
+    with pytest.raises(ValueError, match="judge"):
+        embedder.embed([item], role="judge")
+
+
+def test_nan_is_refused_and_the_item_named(folder: Path) -> None:
+    description, model = read_checkpoint(folder, device="cpu")
+    embedder = LatentEmbedder(description, model)
+    letter = model.backbone.tokenizer.token_to_id("z")
+    model.backbone.text.words.scale[letter] = torch.nan
+
+    embedder.embed([Item(["abc"])])
+    with pytest.raises(BadVectors, match=r"1 of 3 items \(1\)"):
+        embedder.embed([Item(["abc"]), Item(["z"]), Item(["abc abc"])])
+
+
+def test_infinity_is_refused(folder: Path) -> None:
+    description, model = read_checkpoint(folder, device="cpu")
+    model.head.out.bias[0] = torch.inf
+
+    with pytest.raises(BadVectors):
+        LatentEmbedder(description, model).embed([Item(["abc"])])
+
+
+def test_an_open_gate_lets_the_decoder_count(folder: Path, embedder: LatentEmbedder) -> None:
+    description, model = read_checkpoint(folder, device="cpu")
+    model.head.alpha.zero_()
+    closed = LatentEmbedder(description, model)
+    item = Item(["abc"])
+
+    assert float(closed.embed([item])[0] @ embedder.embed([item])[0]) < 0.9999
+
+
+def test_a_closed_gate_skips_the_decoder(folder: Path) -> None:
+    description, model = read_checkpoint(folder, device="cpu")
+    model.head.alpha.zero_()
+    runs: list[int] = []
+    model.backbone.decoder.layers[0].register_forward_pre_hook(lambda *_: runs.append(1))
+
+    LatentEmbedder(description, model).embed([Item(["abc"])])
+
+    assert runs == []
+
+
+def test_batches_are_cut_by_work_and_not_by_count(folder: Path) -> None:
+    description, model = read_checkpoint(folder, device="cpu")
+    embedder = LatentEmbedder(description, model, batch_tokens=48)
+    widths: list[tuple[int, ...]] = []
+    model.backbone.text.register_forward_pre_hook(
+        lambda _, inputs: widths.append(tuple(inputs[0].shape))
+    )
+    long, short = Item(["a " * 400]), Item(["b"])
+
+    embedder.embed([short, long, *[short] * 20])
+
+    # The long one alone, three windows of it; the short ones together, as [CLS] b [SEP].
+    assert widths[0][0] == 3
+    assert [shape[1] for shape in widths[1:]] == [3] * len(widths[1:])
+    assert sum(shape[0] for shape in widths[1:]) == 21
+    assert len(widths) < 5
+
+
+def test_threads_do_not_disturb_each_other(embedder: LatentEmbedder) -> None:
+    sets = [random_items(seed, 5) for seed in range(4)]
+    expected = [embedder.embed(items) for items in sets]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(3):
+            if not np.allclose(embedder.embed(sets[i]), expected[i], atol=1e-5):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_every_pair_of_sides_is_calibrated(embedder: LatentEmbedder) -> None:
+    assert set(embedder.calibration) == set(itertools.product(View, View))
+
+
+def test_the_space_is_the_one_described(folder: Path, embedder: LatentEmbedder) -> None:
+    fields = json.loads((folder / "mmsearch.json").read_text())
+
+    assert embedder.space.dim == fields["dim"]
+    assert embedder.space.reasoner == "none"
+    assert dataclasses.replace(embedder.space, model="x").id == embedder.space.id

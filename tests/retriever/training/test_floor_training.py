@@ -1,0 +1,246 @@
+"""Training's own arithmetic, worked out on paper or on toys."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image as pil
+
+from mmsearch.retriever.models.tiny import CONFIG, random_model
+from mmsearch.retriever.training.calibrate import best_wrong, fit
+from mmsearch.retriever.training.contrastive import (
+    HeadRecipe,
+    info_nce,
+    no_negatives,
+    train_head,
+)
+from mmsearch.retriever.training.pairs import (
+    Pair,
+    first_sentence,
+    open_picture,
+    read_pairs,
+    split,
+)
+from mmsearch.retriever.training.probe import own, recall
+from mmsearch.retriever.training.trunk import TrunkRecipe, train_trunk
+
+
+def pair(book: str, alt: str = "a thing", path: str = "x.png") -> Pair:
+    return Pair(Path(path), alt, "", book)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    draw = np.random.default_rng(0)
+    paths = []
+    for i in range(8):
+        cells = draw.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        path = tmp_path / f"{i}.png"
+        pil.fromarray(cells).resize((60, 60), pil.Resampling.NEAREST).save(path)
+        paths.append(path)
+    return paths
+
+
+# ------------------------------------------------------------------------------ the split
+
+
+def test_held_out_books_and_pictures_like_theirs_are_never_trained_on() -> None:
+    pairs = [pair("physics"), pair("physics"), pair("astronomy"), pair("us-history")]
+    pooled = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.3], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+    train, held_out = split(pairs, pooled)
+
+    assert held_out == [2, 3]
+    assert train == [0]  # the second looks like the third: cosine 0.989
+
+
+def test_a_changed_view_is_the_same_at_every_run_and_differs_from_the_plain_one(
+    pictures: list[Path],
+) -> None:
+    plain, one = open_picture(pictures[0]), open_picture(pictures[0], view=1)
+
+    np.testing.assert_array_equal(one.pixels, open_picture(pictures[0], view=1).pixels)
+    assert plain.pixels.shape == (60, 60, 3)
+    assert 0.45 < one.pixels.shape[0] * one.pixels.shape[1] / 3600 < 0.95
+    assert not np.array_equal(one.pixels, open_picture(pictures[0], view=2).pixels)
+
+
+def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
+    pil.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+
+    assert (open_picture(tmp_path / "clear.png").pixels == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("alt", "first"),
+    [
+        ("A red bus stops. It rains.", "A red bus stops."),
+        ("Photo A. It shows a brain. Photo B shows a cell.", "Photo A. It shows a brain."),
+        ("no stop at all", "no stop at all"),
+    ],
+)
+def test_the_first_sentence_has_at_least_four_words(alt: str, first: str) -> None:
+    assert first_sentence(alt) == first
+
+
+@pytest.mark.parametrize(
+    ("alt", "is_photo"),
+    [
+        ("A photo of a bus.", True),
+        ("This photograph shows a bus.", True),
+        ("A painting of a king", True),
+        ("The graph plots speed; a photo is inset.", False),
+    ],
+)
+def test_a_photo_is_told_by_how_its_words_open(alt: str, is_photo: bool) -> None:
+    assert pair("x", alt).is_photo is is_photo
+
+
+def test_pairs_are_read_from_all_three_sets_and_those_without_words_left_out(
+    tmp_path: Path,
+) -> None:
+    rows = {
+        "figures": [
+            {"img": "a", "alt": "A bus.", "caption": "", "title": "", "module": "m", "book": "b"},
+            {"img": "b", "alt": "", "caption": "c", "title": "", "module": "m", "book": "b"},
+        ],
+        "vega": [{"img": "v", "name": "bar", "description": "A bar chart."}],
+        "emoji": [{"img": "e", "name": "grinning face"}],
+    }
+    for name, lines in rows.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    pairs = read_pairs(tmp_path)
+
+    assert [(one.alt, one.book) for one in pairs] == [
+        ("A bus.", "b"),
+        ("chart: A bar chart.", "vega"),
+        ("icon: grinning face", "emoji"),
+    ]
+
+
+# ------------------------------------------------------------------------------- the loss
+
+
+def test_the_loss_is_the_cross_entropy_of_both_directions() -> None:
+    rows, columns = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    none = torch.zeros(2, 2, dtype=torch.bool)
+    # Scores [[1, .6], [0, .8]]: each softmax by hand.
+    by_rows = -np.log(np.exp(1) / (np.exp(1) + np.exp(0.6))) - np.log(
+        np.exp(0.8) / (np.exp(0) + np.exp(0.8))
+    )
+    by_columns = -np.log(np.exp(1) / (np.exp(1) + np.exp(0))) - np.log(
+        np.exp(0.8) / (np.exp(0.6) + np.exp(0.8))
+    )
+
+    loss = info_nce(rows, columns, none, temperature=1.0)
+
+    assert loss.item() == pytest.approx((by_rows + by_columns) / 4, abs=1e-6)
+
+
+def test_what_is_alike_is_no_negative() -> None:
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+
+    alike = no_negatives(rows, above=0.97)
+
+    assert alike.tolist() == [[False, True, False], [True, False, False], [False] * 3]
+    assert info_nce(rows, rows, alike, 0.05).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_head_learns_what_words_belong_to_a_picture() -> None:
+    backbone = random_model(seed=0).backbone
+    draw = torch.Generator().manual_seed(0)
+    pooled = torch.rand(64, CONFIG.vision.head_width, generator=draw)
+    words = F.normalize(torch.randn(64, CONFIG.text.width, generator=draw), dim=-1)
+    with torch.no_grad():
+        before = recall("", words, backbone.pictures_base(pooled), own(64)).recall_at_1
+    recipe = HeadRecipe(epochs=60, batch=32, dropout=0.0, noise=0.0, learning_rate=3e-3)
+
+    train_head(backbone, [pooled], [words], recipe)
+
+    with torch.no_grad():
+        after = recall("", words, backbone.pictures_base(pooled), own(64)).recall_at_1
+    assert before < 0.2
+    assert after > 0.8
+
+
+def test_the_head_is_trained_alike_at_every_run() -> None:
+    draw = torch.Generator().manual_seed(0)
+    views = [torch.rand(16, CONFIG.vision.head_width, generator=draw) for _ in range(2)]
+    words = F.normalize(torch.randn(16, CONFIG.text.width, generator=draw), dim=-1)
+    words[3] = 0.0  # has none
+    trained = []
+    for _ in range(2):
+        backbone = random_model(seed=0).backbone
+        train_head(backbone, views, [words], HeadRecipe(epochs=2, batch=8))
+        trained.append(backbone.visual_head[3].weight)
+
+    torch.testing.assert_close(trained[0], trained[1], atol=0, rtol=0)
+
+
+def test_the_trunk_moves_every_layer_that_sees_and_none_that_reads(pictures: list[Path]) -> None:
+    model = random_model(seed=0)
+    before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    words = F.normalize(
+        torch.randn(8, CONFIG.text.width, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    views = [torch.rand(8, CONFIG.vision.head_width)]
+
+    train_trunk(model.backbone, pictures, views, [words], TrunkRecipe(steps=2, batch=4))
+
+    for name, tensor in model.backbone.state_dict().items():
+        moved = not torch.equal(tensor, before[name])
+        assert moved == name.startswith(("vision.", "visual_head.")), name
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+
+
+# ---------------------------------------------------------------------------- the figures
+
+
+def test_recall_counts_the_wrong_answers_before_the_first_right_one() -> None:
+    pool = torch.eye(3)
+    queries = torch.tensor([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0]])
+    relevant = torch.tensor([[True, False, False], [False, True, True]])
+
+    figure = recall("toy", queries, pool, relevant)
+
+    assert (figure.recall_at_1, figure.recall_at_10) == (0.5, 1.0)
+    assert str(figure) == "| toy | 2 of 3 | 50.0 | 100.0 |"
+
+
+def test_equal_scores_count_against_us() -> None:
+    same = torch.ones(4, 1)
+
+    assert recall("ties", same, same, own(4)).recall_at_1 == 0.0
+
+
+def test_calibration_puts_one_half_between_right_and_best_wrong() -> None:
+    draw = torch.Generator().manual_seed(0)
+    right = 0.6 + 0.1 * torch.randn(4_000, generator=draw)
+    wrong = 0.4 + 0.1 * torch.randn(4_000, generator=draw)
+
+    midpoint, slope = fit(right, wrong)
+
+    # Two equal bells: the log odds are linear, (0.6 - 0.4) / 0.1 ** 2 a unit, zero at 0.5.
+    assert midpoint == pytest.approx(0.5, abs=0.01)
+    assert slope == pytest.approx(20.0, rel=0.1)
+
+
+def test_more_wrong_than_right_examples_do_not_move_the_midpoint() -> None:
+    draw = torch.Generator().manual_seed(0)
+    right = 0.6 + 0.1 * torch.randn(1_000, generator=draw)
+    wrong = 0.4 + 0.1 * torch.randn(9_000, generator=draw)
+
+    assert fit(right, wrong).midpoint == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_best_wrong_one_is_never_a_right_one() -> None:
+    queries = torch.tensor([[1.0, 0.0]])
+    pool = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    relevant = torch.tensor([[True, False, False]])
+
+    assert best_wrong(queries, pool, relevant, seed=0).tolist() == [pytest.approx(0.6)]
