@@ -163,6 +163,10 @@ class Locator:
         if (self.char_start is None) != (self.char_end is None):
             raise ValueError("a character span needs both ends")
 
+    def as_dict(self) -> dict[str, int | float]:
+        """Return what is known of it: ``{"page": 3}``."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
     def __str__(self) -> str:
         """How people name it: ``p.3``, ``1:04-1:09``; empty for a whole picture."""
         if self.page is not None:
@@ -331,7 +335,7 @@ class Query:
     """What is looked for: words, pictures, a film, a page, or several at once.
 
     images:    paths of pictures
-    video:     path of a film, taken as one item
+    video:     path of a film, taken as a whole
     page:      ``"report.pdf#3"``
     negative:  words of what is not wanted
     where:     SQL over path, kind, page, start, end, num_words
@@ -349,6 +353,26 @@ class Query:
     kinds: Sequence[Kind | str] | None = None
     path: str | None = None
     min_score: float = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to look for."""
+        return not (self.text.strip() or self.images or self.video or self.page)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was asked as JSON, without what was not."""
+        fields = {
+            "text": self.text,
+            "images": [str(image) for image in self.images],
+            "video": str(self.video) if self.video else None,
+            "page": self.page,
+            "negative": list(self.negative),
+            "where": self.where,
+            "kinds": [str(kind) for kind in self.kinds or ()],
+            "path": self.path,
+            "min_score": self.min_score,
+        }
+        return {name: value for name, value in fields.items() if value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,13 +410,12 @@ class Hit:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the JSON object of ``mmsearch query --json``."""
-        where = {name: value for name, value in asdict(self.locator).items() if value is not None}
         return {
             "rank": self.rank,
             "id": self.segment_id,
             "path": self.path,
             "kind": str(self.kind),
-            **where,
+            **self.locator.as_dict(),
             "score": round(self.score, 6),
             "parts": {name: round(value, 6) for name, value in self.parts.items()},
             "text": self.text,

@@ -4,6 +4,7 @@ import typer
 
 from mmsearch.cli.options import AsJson
 from mmsearch.cli.output import print_json, print_table, shown_bytes, wants_json
+from mmsearch.engine import available_models
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,8 +23,6 @@ def list_models(as_json: AsJson = None) -> None:
     \b
         mmsearch model list
     """
-    from mmsearch.retriever.embedding.load import available_models
-
     models = available_models()
     if wants_json(as_json):
         print_json(
@@ -33,8 +32,8 @@ def list_models(as_json: AsJson = None) -> None:
                     "path": str(one.path),
                     "reasoner": one.reasoner,
                     "dim": one.dim,
-                    "bytes": one.num_bytes,
-                    "description": one.description,
+                    "bytes": one.size,
+                    "description": one.about,
                 }
                 for one in models
             ]
@@ -43,7 +42,7 @@ def list_models(as_json: AsJson = None) -> None:
     print_table(
         ["name", "reasoner", "dim", "size", "description"],
         [
-            [one.name, one.reasoner, str(one.dim), shown_bytes(one.num_bytes), one.description]
+            [one.name, one.reasoner, str(one.dim), shown_bytes(one.size), one.about]
             for one in models
         ],
         right=["dim", "size"],

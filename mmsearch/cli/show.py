@@ -35,7 +35,17 @@ def show(
         segment = engine.show(segment_id)
         thumbnail = engine.thumbnail(segment_id) if save or preview else b""
     if wants_json(as_json):
-        print_json(segment.as_dict())
+        print_json(
+            {
+                "id": segment.segment_id,
+                "path": segment.path,
+                "kind": str(segment.kind),
+                **segment.locator.as_dict(),
+                "about": segment.about,
+                "text_origin": str(segment.text_origin),
+                "text": segment.text,
+            }
+        )
     else:
         place = f"{shown_path(segment.path)} {segment.locator}".rstrip()
         print_facts(

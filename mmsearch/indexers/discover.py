@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mmsearch.errors import NothingToIndex
 
-INDEX_MARKER = "index.json"  # a folder with this and SEGMENTS_FOLDER in it is an index of ours
-SEGMENTS_FOLDER = "segments.lance"
+HEADER_FILE = "index.json"  # a folder with this and TABLES_FOLDER in it is an index of ours
+TABLES_FOLDER = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
         return
     seen.add((state.st_dev, state.st_ino))
     names = {entry.name for entry in entries}
-    if {INDEX_MARKER, SEGMENTS_FOLDER} <= names:
+    if {HEADER_FILE, TABLES_FOLDER} <= names:
         return
     for entry in entries:
         if entry.name.startswith("."):

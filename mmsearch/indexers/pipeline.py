@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from mmsearch.errors import BadVectors, UnreadableFile
@@ -28,11 +29,13 @@ from mmsearch.values import (
     Role,
     Segment,
     Status,
-    Vectors,
     View,
     segment_id,
     stored_path,
 )
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
 
 _QUEUED_SEGMENTS = 48  # read ahead of the embedder: about 30 MB at the default's pixel budget
 _EMBED_SEGMENTS = 24  # segments embedded in one call; the embedder forms batches inside it
@@ -135,7 +138,7 @@ def run(
     """
     flow = _Flow(plan, embedder, writer, on_progress)
     with (
-        Sandbox(num_workers if plan.read else 0) as sandbox,
+        Sandbox(num_workers) as sandbox,
         _ReadAhead(plan, sandbox, policy) as ahead,
     ):
         for reading, outcome in ahead:
@@ -241,7 +244,7 @@ class _Flow:
         self._embedded += len(waiting)
         self._spend("embed")
 
-    def _vectors(self, items: Sequence[Item]) -> list[Vectors | BadVectors]:
+    def _vectors(self, items: Sequence[Item]) -> "list[Vectors | BadVectors]":
         """Embed all at once; a batch that fails is retried one by one to find the bad item."""
         if not items:
             return []
@@ -298,7 +301,7 @@ class _Flow:
             self._mark = time.perf_counter()  # the listener's time is not a stage's
 
 
-def _row(reading: Reading, segment: Segment, vectors: Mapping[View, Vectors]) -> Row:
+def _row(reading: Reading, segment: Segment, vectors: "Mapping[View, Vectors]") -> Row:
     return Row(
         segment_id=segment_id(stored_path(reading.source.path), segment.locator),
         kind=segment.kind,

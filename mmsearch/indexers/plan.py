@@ -132,6 +132,14 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_if_readable(path: Path) -> str:
+    """Return `content_hash`, or an empty text for a file that cannot be read."""
+    try:
+        return content_hash(path)
+    except UnreadableFile:
+        return ""
+
+
 def _gone(manifest: Mapping[str, Document], roots: Sequence[Path], found: set[str]) -> list[str]:
     tops = [stored_path(Path(os.path.abspath(root))) for root in roots]
     return [

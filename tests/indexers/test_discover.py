@@ -27,7 +27,7 @@ def test_files_come_sorted_folder_by_folder(tmp_path: Path) -> None:
 
 
 def test_hidden_entries_and_indexes_are_passed_over(tmp_path: Path) -> None:
-    grow(tmp_path, ".git/config", ".hidden.pdf", "db/index.json", "db/segments.lance/x", "a.pdf")
+    grow(tmp_path, ".git/config", ".hidden.pdf", "db/index.json", "db/tables/x", "a.pdf")
 
     assert found(tmp_path) == ["a.pdf"]
 

@@ -1,0 +1,407 @@
+"""The engine: the one door through which every face of mmsearch goes.
+
+    index:  paths -> discover -> plan -> read -> embed -> commit -> IndexReport
+    query:  Query -> items -> vectors -> candidates -> fuse -> hits
+
+It knows the two flows and no terminal, no HTTP. The model is loaded when the
+first vector is needed: opening an index, listing it or checking it is quick.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mmsearch.errors import EmptyQuery, NothingToIndex, SegmentNotFound, StoreNotFound
+from mmsearch.values import (
+    Document,
+    Hit,
+    Query,
+    ReadPolicy,
+    Role,
+    Segment,
+    Space,
+    Status,
+    stored_path,
+)
+
+if TYPE_CHECKING:
+    from mmsearch.indexers.pipeline import IndexReport, Progress
+    from mmsearch.indexers.plan import Plan
+    from mmsearch.indexers.sandbox import Sandbox
+    from mmsearch.retriever.embedding.load import ModelInfo
+    from mmsearch.retriever.evaluation.measures import Report
+    from mmsearch.retriever.seams import Embedder
+    from mmsearch.retriever.search.question import Question
+    from mmsearch.retriever.search.search import Searcher
+    from mmsearch.retriever.store.store import Problem, Store, StoredSegment
+
+DEFAULT_MODEL = "default"
+_MAX_WORKERS = 8
+_QUERY_WORKERS = 2  # kept between queries, so that several threads may ask with media
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexStatus:
+    """What an index holds.
+
+    documents: how many by kind, those that could be read
+    bytes:     size on disk
+    """
+
+    path: str
+    space: Space
+    documents: dict[str, int]
+    segments: int
+    bytes: int
+    failed: tuple[Document, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "path": self.path,
+            "model": self.space.model,
+            "space": self.space.id,
+            "documents": self.documents,
+            "segments": self.segments,
+            "bytes": self.bytes,
+            "failed": [{"path": one.path, "reason": one.error} for one in self.failed],
+        }
+
+
+class Engine:
+    """An index and the model it was made with.
+
+    Make one with `Engine.open`. Methods may be called from several threads;
+    only one process at a time may change an index (StoreLocked), any number may
+    read it. Use it as a context manager, or call `close`, to stop its workers.
+    """
+
+    def __init__(self, store: "Store", model: "str | Path | Embedder", *, device: str) -> None:
+        self._store = store
+        self._model = model
+        self._device = device
+        self._embedder: Embedder | None = None
+        self._sandbox: Sandbox | None = None
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path = ".mmsearch",
+        *,
+        create: bool = False,
+        model: "str | Path | Embedder | None" = None,
+        device: str = "auto",
+    ) -> Self:
+        """Open the index at ``path``; with ``create`` make an empty one where there is none.
+
+        model: a name, a model folder, or an embedder of your own; by default the
+        one the index was made with, or ``"default"`` for a new index.
+        Raises StoreNotFound (a read never creates), SpaceMismatch where the index
+        was made with another model, ModelNotFound, StoreDamaged.
+        """
+        from mmsearch.retriever.store.store import Store
+
+        path = Path(path)
+        if Store.exists(path):
+            store = Store.open(path)
+            model = store.space.model if model is None else model
+            store.check_space(_space_of(model))
+        elif create:
+            model = DEFAULT_MODEL if model is None else model
+            store = Store.create(path, _space_of(model))
+        else:
+            raise StoreNotFound(path)
+        return cls(store, model, device=device)
+
+    def close(self) -> None:
+        """Stop the worker processes; the engine may be used again and starts new ones."""
+        with self._lock:
+            if self._sandbox:
+                self._sandbox.close()
+                self._sandbox = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The folder of the index."""
+        return self._store.path
+
+    @property
+    def space(self) -> Space:
+        """The embedding space of the index."""
+        return self._store.space
+
+    @property
+    def embedder(self) -> "Embedder":
+        """The model, loaded when first asked for."""
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = _embedder_of(self._model, self._device)
+            return self._embedder
+
+    # ------------------------------------------------------------ index
+
+    @classmethod
+    def preview(
+        cls,
+        paths: Sequence[str | Path],
+        *,
+        db: str | Path = ".mmsearch",
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        retry_failed: bool = False,
+    ) -> "Plan":
+        """Return what `index` would do; the index is not made, nor changed.
+
+        Raises NothingToIndex as `index` does.
+        """
+        from mmsearch.retriever.store.store import Store
+
+        path = Path(db)
+        manifest = Store.open(path).documents() if Store.exists(path) else []
+        return _plan(manifest, paths, include, exclude, retry_failed)
+
+    def index(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        on_progress: "Callable[[Progress], object] | None" = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        ocr: bool = True,
+        retry_failed: bool = False,
+        num_workers: int | None = None,
+    ) -> "IndexReport":
+        """Bring the index up to date with the files under ``paths``.
+
+        Unchanged files are skipped, changed ones replaced, deleted ones removed; a file
+        that cannot be read is reported and harms no other. What the report counts is
+        committed and durable. Safe to interrupt and to run again.
+
+        include, exclude: globs over the path below each root
+        ocr:              read the words in pictures, scans and films (slow, worth it)
+        num_workers:      reader processes; by default one a core, at most eight
+        Raises NothingToIndex, StoreLocked, ModelError.
+        """
+        from mmsearch.indexers import pipeline
+
+        with self._store.writing() as writer:
+            plan = _plan(self._store.documents(), paths, include, exclude, retry_failed)
+            return pipeline.run(
+                plan,
+                embedder=self.embedder,
+                writer=writer,
+                policy=self._policy(ocr),
+                num_workers=num_workers or min(os.cpu_count() or 1, _MAX_WORKERS),
+                on_progress=on_progress,
+            )
+
+    def remove(self, paths: Sequence[str | Path]) -> int:
+        """Take the documents at these paths, or under these folders, out of the index.
+
+        Returns how many there were; the files themselves stay. Raises StoreLocked.
+        """
+        tops = [stored_path(Path(os.path.abspath(path))) for path in paths]
+        with self._store.writing() as writer:
+            doomed = [
+                document.path
+                for document in self._store.documents()
+                if any(f"{document.path}/".startswith(f"{top}/") for top in tops)
+            ]
+            if doomed:
+                writer.remove(doomed)
+                writer.refresh()
+        return len(doomed)
+
+    # ------------------------------------------------------------ query
+
+    def query(
+        self, query: Query | str, *, k: int = 10, group: bool = False, ocr: bool = True
+    ) -> list[Hit]:
+        """Return the ``k`` best hits, best first.
+
+        group: only the best hit of each document
+        ocr:   read the words in the query's pictures too
+        Raises EmptyQuery, BadFilter, UnreadableFile for the query's own media, and
+        ValueError for ``k < 1``.
+        """
+        asked = Query(query) if isinstance(query, str) else query
+        return self._searcher().search(self._question(asked, ocr=ocr), k=k, group=group)
+
+    def similar(self, segment_id: str, *, k: int = 10) -> list[Hit]:
+        """Return the segments most like one of the index, itself left out.
+
+        Raises SegmentNotFound, and ValueError for ``k < 1``.
+        """
+        return self._searcher().similar(segment_id, k=k)
+
+    def evaluate(
+        self, queries: str | Path, *, on_progress: Callable[[int, int], object] | None = None
+    ) -> "Report":
+        """Answer every query of a JSONL file and return how well that went, by kind.
+
+        A query's own source (the same page, or a file with the same content) is left
+        out of its ranking. Raises BadQueryFile.
+        """
+        from mmsearch.indexers.plan import hash_if_readable
+        from mmsearch.retriever.evaluation.judging import judge, own_source
+        from mmsearch.retriever.evaluation.measures import DEPTH, report
+        from mmsearch.retriever.evaluation.queryfile import read_queries
+
+        known = read_queries(Path(queries))
+        documents = self._store.documents()
+        judged = []
+        for number, one in enumerate(known, start=1):
+            own = own_source(one, documents, hash_if_readable)
+            question = replace(
+                self._question(one.query),
+                exclude_paths=own.paths,
+                exclude_segments=own.segments,
+            )
+            judged.append(judge(one, self._searcher().search(question, k=DEPTH)))
+            if on_progress:
+                on_progress(number, len(known))
+        return report(judged)
+
+    def _searcher(self) -> "Searcher":
+        from mmsearch.retriever.search.search import Searcher
+
+        return Searcher(self._store, self.embedder.calibration)
+
+    def _question(self, query: Query, *, ocr: bool = True) -> "Question":
+        """Read, compose and embed what is asked."""
+        from mmsearch.retriever.search.composition import compose
+        from mmsearch.retriever.search.filters import filter_sql
+        from mmsearch.retriever.search.question import Question
+
+        if query.is_empty:
+            raise EmptyQuery
+        where = filter_sql(query)
+        asked = compose(query, self._read_media(query, ocr=ocr))
+        texts = [asked.text] if asked.text else []
+        visual, *others = self.embedder.embed(
+            [asked.visual, *texts, *asked.negative], role=Role.QUERY
+        )
+        return Question(
+            visual=visual,
+            visual_side=asked.visual_side,
+            text=others[0] if texts else None,
+            words=asked.words,
+            negative=tuple(others[len(texts) :]),
+            where=where,
+            min_score=query.min_score,
+            has_pixels=asked.has_pixels,
+        )
+
+    def _read_media(self, query: Query, *, ocr: bool) -> "list[Segment]":
+        if not (query.images or query.video or query.page):
+            return []
+        from mmsearch.indexers.query_media import read_query_media
+        from mmsearch.indexers.sandbox import Sandbox
+
+        with self._lock:
+            if self._sandbox is None:
+                self._sandbox = Sandbox(_QUERY_WORKERS)
+            sandbox = self._sandbox
+        return read_query_media(query, sandbox, self._policy(ocr))
+
+    def _policy(self, ocr: bool) -> ReadPolicy:
+        return ReadPolicy(
+            ocr=ocr, max_pixels=self.space.max_pixels, max_frames=self.space.max_frames
+        )
+
+    # ------------------------------------------------------------ look
+
+    def status(self) -> IndexStatus:
+        """Return what the index holds."""
+        counts = self._store.counts()
+        return IndexStatus(
+            path=str(self.path),
+            space=self.space,
+            documents={str(kind): count for kind, count in sorted(counts.documents.items())},
+            segments=counts.num_segments,
+            bytes=counts.num_bytes,
+            failed=tuple(one for one in self._store.documents() if one.status is Status.FAILED),
+        )
+
+    def show(self, segment_id: str) -> "StoredSegment":
+        """Return what the index holds of one segment; raises SegmentNotFound."""
+        found = self._store.segments([segment_id])
+        if not found:
+            raise SegmentNotFound(segment_id)
+        return found[0]
+
+    def thumbnail(self, segment_id: str) -> bytes:
+        """Return a small WebP of a segment, empty for text; raises SegmentNotFound."""
+        return self._store.thumbnail(segment_id)
+
+    def check(self) -> "list[Problem]":
+        """Return what is wrong with the index: nothing, if it is whole."""
+        return self._store.check()
+
+    def repair(self) -> list[str]:
+        """Mend what `check` finds and can be mended; return what was done."""
+        with self._store.writing() as writer:
+            return writer.repair()
+
+
+def available_models() -> "list[ModelInfo]":
+    """Return the models that can be named."""
+    from mmsearch.retriever.embedding import load
+
+    return load.available_models()
+
+
+def _space_of(model: "str | Path | Embedder") -> Space:
+    """Return a model's space; of a name or a folder, without loading it."""
+    if not isinstance(model, str | Path):
+        return model.space
+    from mmsearch.retriever.embedding.load import model_space
+
+    return model_space(model)
+
+
+def _embedder_of(model: "str | Path | Embedder", device: str) -> "Embedder":
+    if not isinstance(model, str | Path):
+        return model
+    from mmsearch.retriever.embedding.load import load_embedder
+
+    return load_embedder(model, device=device)
+
+
+def _plan(
+    manifest: Sequence[Document],
+    paths: Sequence[str | Path],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    retry_failed: bool,
+) -> "Plan":
+    from mmsearch.indexers.discover import discover
+    from mmsearch.indexers.plan import make_plan
+
+    roots = [Path(path) for path in paths]
+    plan = make_plan(
+        discover(roots, include=include, exclude=exclude),
+        {document.path: document for document in manifest},
+        roots,
+        retry_failed=retry_failed,
+    )
+    if not plan.num_supported and not plan.gone:
+        reason = f"no supported file among the {plan.unsupported} found"
+        raise NothingToIndex(", ".join(map(str, paths)), reason)
+    return plan
