@@ -61,7 +61,9 @@ def _said_plainly(path: Path, segments: Callable[[], Iterator[Segment]]) -> Iter
     except (UnreadableFile, MemoryError, ImportError):
         raise
     except OSError as error:
-        raise UnreadableFile(path, _lowered(error.strerror or str(error))) from error
+        damage = f"it is damaged ({error})"  # pillow says so with an OSError of its own
+        reason = _lowered(error.strerror) if error.strerror else damage
+        raise UnreadableFile(path, reason) from error
     except Exception as error:
         detail = _lowered(str(error).strip().partition("\n")[0])[:120]
         reason = (

@@ -23,7 +23,7 @@ def complaint(path: Path, max_frame_pixels: int) -> str:
     moov = _moov(path, size)
     if moov is None:
         return ""
-    tracks = [dict(_leaves(body)) for kind, body in _boxes(moov) if kind == b"trak"]
+    tracks = [_first_leaves(body) for kind, body in _boxes(moov) if kind == b"trak"]
     films = [track for track in tracks if track.get(b"hdlr", b"")[8:12] == b"vide"]
     if tracks and not films:
         return "it has sound but no pictures"
@@ -38,18 +38,23 @@ def _track_complaint(track: dict[bytes, bytes], size: int, max_frame_pixels: int
     # A frame takes at least a byte. Repeats of one frame are made with durations, not entries.
     if frames > size:
         return f"its header claims {frames} frames in {size} bytes"
-    header = track.get(b"mdhd", b"")
-    wide = header[:1] == b"\x01"  # version 1 has 64-bit times
-    scale, ticks = _number(header, 20, 4) if wide else _number(header, 12, 4), 0
-    ticks = _number(header, 24, 8) if wide else _number(header, 16, 4)
-    unknown = ticks in (2**32 - 1, 2**64 - 1)
-    if header and not unknown and (scale == 0 or ticks / scale > _MAX_HOURS * 3600):
-        return f"its header claims {ticks / max(scale, 1) / 3600:.0f} hours"
+    scale, ticks, unknown = _media_time(track.get(b"mdhd", b""))
+    if scale == 0:
+        return "its header has no time scale"
+    if ticks != unknown and ticks / scale > _MAX_HOURS * 3600:
+        return f"its header claims {ticks / scale / 3600:.0f} hours"
     entry = track.get(b"stsd", b"")
     width, height = _number(entry, 40, 2), _number(entry, 42, 2)
     if width * height > max_frame_pixels:
         return f"its frames are {width} x {height}, over {max_frame_pixels / 1e6:g} megapixels"
     return ""
+
+
+def _media_time(mdhd: bytes) -> tuple[int, int, int]:
+    """Return ticks a second, the duration in ticks, and the duration that means unknown."""
+    if mdhd[:1] == b"\x01":  # version 1 has 64-bit times
+        return _number(mdhd, 20, 4), _number(mdhd, 24, 8), 2**64 - 1
+    return _number(mdhd, 12, 4), _number(mdhd, 16, 4), 2**32 - 1
 
 
 def _moov(path: Path, size: int) -> bytes | None:
@@ -87,6 +92,14 @@ def _leaves(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield from _leaves(body)
         else:
             yield kind, body
+
+
+def _first_leaves(track: bytes) -> dict[bytes, bytes]:
+    """Return boxes by type; QuickTime has a second ``hdlr`` that speaks of other things."""
+    found: dict[bytes, bytes] = {}
+    for kind, body in _leaves(track):
+        found.setdefault(kind, body)
+    return found
 
 
 def _frames_by_time(stts: bytes) -> int:

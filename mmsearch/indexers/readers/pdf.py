@@ -6,6 +6,7 @@ scans, they are read from the picture.
 
 import functools
 import math
+import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ _Page: TypeAlias = Any
 
 _MAX_DPI = 200
 _LONGEST_SIDE = 8192  # pixels, of a page that is a ribbon
+_END_BYTES = 4096  # at the end of a file, in which its end mark is looked for
 _MIN_WORDS = 5  # of a text layer, under which a page with ink on it is taken for a scan
 
 
@@ -67,6 +69,9 @@ def _page_numbers(path: Path, document: _Document, policy: ReadPolicy, page: int
         raise UnreadableFile(path, "it is not a PDF, whatever its name says")
     if document.needs_pass:
         raise UnreadableFile(path, "it is encrypted (password needed)")
+    if document.is_repaired and not _has_end(path):
+        # mupdf makes up blank pages for those that are missing: they would be indexed as such.
+        raise UnreadableFile(path, "it is cut short (its end is missing)")
     num_pages = document.page_count
     if num_pages < 1:
         raise UnreadableFile(path, "it has no pages")
@@ -75,6 +80,13 @@ def _page_numbers(path: Path, document: _Document, policy: ReadPolicy, page: int
     if page > num_pages:
         raise UnreadableFile(path, f"it has {num_pages} pages, so no page {page}")
     return range(page, page + 1)
+
+
+def _has_end(path: Path) -> bool:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END_BYTES))
+        return b"%%EOF" in file.read()
 
 
 def _segment(page: _Page, number: int, words: str, policy: ReadPolicy) -> Segment:

@@ -33,6 +33,7 @@ _MINUTE_S = 60.0
 # Decoding every frame costs about 3 CPU seconds a minute at 720p, key frames alone 0.2.
 _KEYS_ONLY_FROM_S = 300.0
 _MAX_KEY_GAP_S = 15.0  # on average; sparser key frames would miss most shots
+_MAX_FRAME_S = 60.0  # that a frame stands on average; beyond, the header's times are no times
 _MIN_KEY_GAP_S = 0.5  # in some films every frame is a key frame
 
 
@@ -153,7 +154,6 @@ class _Film:
 
     def __init__(self, path: Path, policy: ReadPolicy, *, side: int | None) -> None:
         import decord
-        import numpy as np
 
         if reason := headers.complaint(path, policy.max_decoded_pixels):
             raise UnreadableFile(path, reason)
@@ -161,7 +161,7 @@ class _Film:
         try:
             probe = decord.VideoReader(str(path), num_threads=1)
             height, width = probe.next().shape[:2]
-        except (RuntimeError, AssertionError, StopIteration, decord.DECORDError) as error:
+        except _decode_errors() as error:
             reason = "it is damaged, cut short, or has no pictures to decode"
             raise UnreadableFile(path, reason) from error
         if width * height > policy.max_decoded_pixels:
@@ -175,13 +175,11 @@ class _Film:
             self._reader = decord.VideoReader(
                 str(path), num_threads=1, width=size[0], height=size[1]
             )
-        shown = np.asarray(self._reader.get_frame_timestamp(np.arange(len(self._reader))))
-        self.times: npt.NDArray[np.float64] = np.maximum.accumulate(
-            shown[:, 0].astype(np.float64) - float(shown[0, 0])
-        )
-        fps = float(self._reader.get_avg_fps())
-        frame_s = 1 / fps if math.isfinite(fps) and fps > 0 else 0.04
-        self.end = float(max(shown[-1, 1] - shown[0, 0], self.times[-1] + min(frame_s, 1.0)))
+        self._path = path
+        self.times, self.end = _times(self._reader)
+        if self.end / len(self.times) > _MAX_FRAME_S:
+            frames, hours = len(self.times), self.end / 3600
+            raise UnreadableFile(path, f"its header spreads {frames} frames over {hours:.0f} hours")
 
     def nearest(self, time: float) -> int:
         """Return the index of the frame that is shown at ``time``."""
@@ -191,7 +189,12 @@ class _Film:
 
     def sample(self, index: int) -> _Sample:
         """Decode one frame; cheap when indices ascend."""
-        return _Sample(float(self.times[index]), self._reader[index].asnumpy())
+        time = float(self.times[index])
+        try:
+            return _Sample(time, self._reader[index].asnumpy())
+        except _decode_errors() as error:
+            reason = f"it is damaged or cut short: nothing can be decoded at {time:.1f} s"
+            raise UnreadableFile(self._path, reason) from error
 
     def samples(self) -> Iterator[tuple[_Sample, float, bool]]:
         """Yield sampled frames in order, each with what is known about a cut before it.
@@ -223,6 +226,26 @@ class _Film:
             if not chosen or self.times[key] - self.times[chosen[-1]] >= _MIN_KEY_GAP_S:
                 chosen.append(key)
         return chosen
+
+
+def _times(reader: _VideoReader) -> "tuple[Seconds, float]":
+    """Return the second at which each frame is shown, from 0, and when the last one ends."""
+    import numpy as np
+
+    fps = float(reader.get_avg_fps())
+    frame_s = 1 / fps if math.isfinite(fps) and fps > 0 else 0.04
+    shown = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), dtype=np.float64)
+    times = np.maximum.accumulate(shown[:, 0] - shown[0, 0])
+    if not np.isfinite(shown).all() or abs(shown[0, 0]) > 1e9 or (len(times) > 1 and not times[-1]):
+        times = np.arange(len(reader)) * frame_s  # AVI keeps no times with its frames
+        return times, float(times[-1] + frame_s)
+    return times, float(max(shown[-1, 1] - shown[0, 0], times[-1] + min(frame_s, 1.0)))
+
+
+def _decode_errors() -> tuple[type[Exception], ...]:
+    import decord
+
+    return (RuntimeError, AssertionError, StopIteration, decord.DECORDError)
 
 
 def _unforced(keys: list[int]) -> set[int]:
