@@ -18,7 +18,7 @@ def evaluate(
     db: Database = DEFAULT_DATABASE,
     as_json: AsJson = None,
 ) -> None:
-    """Answer queries whose answers are known, and print how well that went.
+    """Measure how well queries with known answers are answered.
 
     A line: {"id", "kind", "text"?, "images"?, "video"?, "page"?, "relevant": [{"path",
     "page"?, "start"?, "end"?}], "note"?}, paths relative to the file.

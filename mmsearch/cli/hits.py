@@ -6,7 +6,6 @@ from typing import Any
 from mmsearch.cli.output import (
     print_json,
     print_lines,
-    print_table,
     say,
     shown_path,
     shown_place,
@@ -54,17 +53,20 @@ def print_hits(
 
 
 def _print_table(hits: Sequence[Hit], words: Sequence[str]) -> None:
-    print_table(
-        ["#", "score", "where", "id", "text"],
-        [
-            [
-                str(hit.rank),
-                f"{hit.score:.3f}",
-                shown_place(hit),
-                hit.segment_id,
-                snippet(hit.text or hit.about, words),
-            ]
-            for hit in hits
-        ],
-        right=["#", "score", "id"],
-    )
+    """Two lines a hit: where it is and its id, and the words in it below."""
+    from rich import box
+    from rich.console import Console, Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("where", overflow="fold", ratio=1)
+    table.add_column("id", no_wrap=True)
+    for hit in hits:
+        where = Text(shown_place(hit), style="bold")  # Text: "[x]" in a path is no markup
+        said = snippet(hit.text or hit.about, words)
+        about = Group(where, Text(said, style="dim")) if said else where
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", about, hit.segment_id)
+    Console().print(table)
