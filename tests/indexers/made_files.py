@@ -117,7 +117,7 @@ def film(
             for number in range(round(seconds * fps)):
                 picture = Image.new("RGB", size, colour)
                 draw = ImageDraw.Draw(picture)
-                left = number * 3 % (width - 40)
+                left = number * 3 % max(width - 40, 1)
                 draw.rectangle((left, 20, left + 30, 50), fill=tuple(255 - c for c in colour))
                 if text:
                     font = ImageFont.load_default(height // 6)

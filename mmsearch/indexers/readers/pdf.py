@@ -7,6 +7,7 @@ scans, they are read from the picture.
 import functools
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ _Page: TypeAlias = Any
 _MAX_DPI = 200
 _LONGEST_SIDE = 8192  # pixels, of a page that is a ribbon
 _END_BYTES = 4096  # at the end of a file, in which its end mark is looked for
+_BROKEN_WORD = re.compile(r"(?<=[^\W\d_])[-\u00ad\u2010]\n(?=[a-z\u00df-\u00ff])")
 _MIN_WORDS = 5  # of a text layer, under which a page with ink on it is taken for a scan
 
 
@@ -47,10 +49,9 @@ def read(path: Path, policy: ReadPolicy, *, page: int | None = None) -> Iterator
     with document:
         numbers = _page_numbers(path, document, policy, page)
         metadata = document.metadata or {}
-        # Many producers write the name of their template into the title; still a name.
-        words = about.join(about.name_words(path), metadata.get("title"), metadata.get("author"))
+        names = (about.name_words(path), metadata.get("title"), metadata.get("author"))
         for number in numbers:
-            yield _segment(document[number - 1], number, words, policy)
+            yield _segment(document[number - 1], number, names, policy)
 
 
 @functools.cache
@@ -89,7 +90,7 @@ def _has_end(path: Path) -> bool:
         return b"%%EOF" in file.read()
 
 
-def _segment(page: _Page, number: int, words: str, policy: ReadPolicy) -> Segment:
+def _segment(page: _Page, number: int, names: tuple[object, ...], policy: ReadPolicy) -> Segment:
     picture = _render(page, policy.max_pixels)
     text = _text_layer(page)
     origin = TextOrigin.LAYER if text else TextOrigin.NONE
@@ -103,7 +104,7 @@ def _segment(page: _Page, number: int, words: str, policy: ReadPolicy) -> Segmen
         locator=Locator(page=number),
         text=text,
         text_origin=origin,
-        about=about.join(words, f"page {label}" if label not in ("", str(number)) else ""),
+        about=about.join(*names, f"page {label}" if label not in ("", str(number)) else ""),
         pixels=fit(picture, policy.max_pixels)[None],
         thumbnail=thumbnail(picture),
     )
@@ -131,9 +132,10 @@ def _render(page: _Page, max_pixels: int, max_side: int | None = None) -> "Image
 
 def _text_layer(page: _Page) -> str:
     pymupdf = _pymupdf()
-    # Ligatures are spelt out and hyphens at line ends joined: nobody searches for either.
-    flags = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_DEHYPHENATE | pymupdf.TEXT_MEDIABOX_CLIP
-    return str(page.get_text("text", flags=flags)).strip()
+    # Without PRESERVE_LIGATURES they are spelt out: nobody types one into a search.
+    flags = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+    text = page.get_text("text", flags=flags)
+    return _BROKEN_WORD.sub("", text).replace("\xad", "").strip()
 
 
 def _is_scant(text: str) -> bool:
@@ -141,10 +143,14 @@ def _is_scant(text: str) -> bool:
 
 
 def _is_garbage(text: str) -> bool:
-    """Tell a layer whose font lacks a map to Unicode: it is full of U+FFFD and the like."""
+    """Tell a layer whose font lacks a map to Unicode.
+
+    What comes out is U+FFFD, private characters, or an alphabet shifted by a few places,
+    with control characters for its spaces: one in six.
+    """
     chars = [char for char in text if not char.isspace()]
     broken = sum(char == "\ufffd" or unicodedata.category(char) in ("Co", "Cc") for char in chars)
-    return broken > 0.15 * len(chars)
+    return broken > 0.08 * len(chars)
 
 
 def _has_ink(picture: "Image") -> bool:

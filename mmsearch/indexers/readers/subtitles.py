@@ -34,8 +34,8 @@ def beside(film: Path, max_bytes: int) -> list[Cue]:
         ours = [name for name in names if _language(film, name) is not None]
         if not ours:
             return []
-        # "" (no language) sorts first; English comes next.
-        best = min(ours, key=lambda name: (_language(film, name) not in ("", "en"), name.lower()))
+        ranks = {"": 0, "en": 1}
+        best = min(ours, key=lambda name: (ranks.get(_language(film, name) or "", 2), name))
         with open(film.parent / best, "rb") as file:
             return parse(decode(file.read(max_bytes)))
     except OSError:

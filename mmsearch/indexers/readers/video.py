@@ -21,13 +21,17 @@ from mmsearch.indexers.readers.shots import MIN_SHOT_S, CutDetector
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from mmsearch.values import Pixels
 
+    Seconds: TypeAlias = npt.NDArray[np.float64]
+
 _VideoReader: TypeAlias = Any  # decord is not typed
 
 _OCR_SIDE = 960  # pixels: burnt-in text is made to be read on small screens
+_MIN_WIDTH = 160  # decord 3.4 takes frames 48, 96 or 144 pixels wide for RGBA and garbles them
 _RATE, _LONG_RATE = 4.0, 2.0  # frames sampled a second, up to a minute and beyond
 _MINUTE_S = 60.0
 # Decoding every frame costs about 3 CPU seconds a minute at 720p, key frames alone 0.2.
@@ -170,10 +174,12 @@ class _Film:
         if side is not None:  # large enough to read, and for the model
             size = max(size, bounded_size(width, height, side))
         # Reduced inside the decoder: half the memory, and no full frame crosses over.
+        self._size = size
+        decoded = (max(size[0], _MIN_WIDTH), max(1, round(size[1] * max(1, _MIN_WIDTH / size[0]))))
         self._reader: _VideoReader = probe
-        if size != (width, height):
+        if decoded != (width, height):
             self._reader = decord.VideoReader(
-                str(path), num_threads=1, width=size[0], height=size[1]
+                str(path), num_threads=1, width=decoded[0], height=decoded[1]
             )
         self._path = path
         self.times, self.end = _times(self._reader)
@@ -189,12 +195,19 @@ class _Film:
 
     def sample(self, index: int) -> _Sample:
         """Decode one frame; cheap when indices ascend."""
+        import numpy as np
+        from PIL import Image
+
         time = float(self.times[index])
         try:
-            return _Sample(time, self._reader[index].asnumpy())
+            frame = self._reader[index].asnumpy()
         except _decode_errors() as error:
             reason = f"it is damaged or cut short: nothing can be decoded at {time:.1f} s"
             raise UnreadableFile(self._path, reason) from error
+        if frame.shape[1::-1] != self._size:
+            small = Image.fromarray(frame).resize(self._size, Image.Resampling.BILINEAR)
+            frame = np.asarray(small)
+        return _Sample(time, frame)
 
     def samples(self) -> Iterator[tuple[_Sample, float, bool]]:
         """Yield sampled frames in order, each with what is known about a cut before it.
@@ -237,7 +250,9 @@ def _times(reader: _VideoReader) -> "tuple[Seconds, float]":
     shown = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))), dtype=np.float64)
     times = np.maximum.accumulate(shown[:, 0] - shown[0, 0])
     if not np.isfinite(shown).all() or abs(shown[0, 0]) > 1e9 or (len(times) > 1 and not times[-1]):
-        times = np.arange(len(reader)) * frame_s  # AVI keeps no times with its frames
+        times = (
+            np.arange(len(reader), dtype=np.float64) * frame_s
+        )  # AVI keeps no times with its frames
         return times, float(times[-1] + frame_s)
     return times, float(max(shown[-1, 1] - shown[0, 0], times[-1] + min(frame_s, 1.0)))
 
