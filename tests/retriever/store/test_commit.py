@@ -1,0 +1,301 @@
+"""The commit protocol: a document is in the index whole or not at all, whatever happens."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lancedb
+import numpy as np
+import pytest
+from toy_store import SPACE, a_document, a_row, pages, put, thumbnail, unit
+
+from mmsearch.errors import BadVectors, StoreError, StoreLocked
+from mmsearch.retriever.store import durable
+from mmsearch.retriever.store.store import Store
+from mmsearch.values import Document, Kind, Locator, Status, View
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "db", SPACE)
+
+
+def contents(store: Store) -> dict[str, list[str]]:
+    """What a reader finds: the texts of every document, by way of every question there is."""
+    snapshot = store.snapshot()
+    texts = {d.path: [s.text for s in snapshot.segments_of(d.path)] for d in snapshot.documents}
+    found = snapshot.nearest(View.VISUAL, unit(1), k=1_000)
+    segments = snapshot.segments([neighbour.segment_id for neighbour in found])
+    assert sorted(s.text for s in segments) == sorted(t for some in texts.values() for t in some)
+    for segment in segments:
+        shown = thumbnail(segment.path, segment.locator.page or 0, segment.text)
+        assert snapshot.thumbnail(segment.segment_id) == shown
+    return texts
+
+
+def num_rows(store: Store) -> int:
+    """Rows in the table, those that no reader counts among them."""
+    return store.snapshot().table.count()
+
+
+def media_files(store: Store) -> list[str]:
+    return sorted(path.stem for path in store.path.glob("media/*/*"))
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """A disk that takes no file larger than this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_new_version_replaces_the_old_one_and_its_thumbnails(store: Store) -> None:
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["old one", "old two", "old three"])
+        put(writer, "/b.pdf", ["other"])
+        new = put(writer, "/a.pdf", ["new one"])
+
+        assert contents(store) == {"/a.pdf": ["new one"], "/b.pdf": ["other"]}
+
+    assert contents(store) == {"/a.pdf": ["new one"], "/b.pdf": ["other"]}
+    assert num_rows(store) == 2, "superseded rows are gone when the writer is done"
+    assert len(media_files(store)) == 2
+    assert new.commit_id in media_files(store)
+
+
+def test_a_batch_replaces_and_adds_at_once(store: Store) -> None:
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["old"])
+        versions = store.snapshot().version
+        batch = [(a_document(p), pages(p, [f"new {p}"])) for p in ("/a.pdf", "/b.pdf", "/c.pdf")]
+        writer.commit_all(batch)
+
+        assert store.snapshot().version == versions + 1
+    assert contents(store) == {p: [f"new {p}"] for p in ("/a.pdf", "/b.pdf", "/c.pdf")}
+
+
+def test_a_document_that_fails_later_loses_its_segments(store: Store) -> None:
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["one", "two"])
+        writer.commit(a_document("/a.pdf", status=Status.FAILED, error="truncated"), [])
+
+    assert contents(store) == {"/a.pdf": []}
+    assert [d.status for d in store.documents()] == [Status.FAILED]
+    assert num_rows(store) == 0
+    assert media_files(store) == []
+
+
+def test_touch_changes_size_and_time_and_nothing_else(store: Store) -> None:
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["one"])
+        [before] = store.documents()
+        writer.touch([replace(before, size=11, mtime_ns=99)])
+
+    assert store.documents() == [replace(before, size=11, mtime_ns=99)]
+    assert contents(store) == {"/a.pdf": ["one"]}
+
+
+def test_touching_another_version_than_the_kept_one_is_refused(store: Store) -> None:
+    with store.writing() as writer:
+        old = put(writer, "/a.pdf", ["one"])
+        put(writer, "/a.pdf", ["two"])
+        with pytest.raises(ValueError, match=r"/a\.pdf"):
+            writer.touch([old])
+        with pytest.raises(ValueError, match=r"/never\.pdf"):
+            writer.touch([a_document("/never.pdf")])
+
+
+def test_remove_takes_rows_and_thumbnails_and_counts_what_was_there(store: Store) -> None:
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["one"])
+        put(writer, "/it's.pdf", ["two"])
+
+        assert writer.remove(["/it's.pdf", "/it's.pdf", "/never.pdf"]) == 1
+    assert contents(store) == {"/a.pdf": ["one"]}
+    assert num_rows(store) == 1
+    assert len(media_files(store)) == 1
+
+
+def test_refresh_changes_no_answer(store: Store) -> None:
+    with store.writing() as writer:
+        for number in range(12):
+            put(writer, f"/{number % 5}.pdf", [f"text {number}", "pages"])
+        texts, words = contents(store), store.matching("text page", k=20)
+        writer.refresh()
+
+        assert contents(store) == texts
+        again = store.matching("text page", k=20)
+        assert {one.segment_id for one in again} == {one.segment_id for one in words}
+        assert len(again) == 10
+
+
+def test_a_long_run_merges_its_small_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
+    with store.writing() as writer:
+        for number in range(8):
+            put(writer, f"/{number}.pdf", ["text"])
+        segments = lancedb.connect(store.path / "tables").open_table("segments")
+        stats: Any = segments.stats()  # a dict, whatever its annotation says
+        assert stats["fragment_stats"]["num_fragments"] <= 2
+    assert len(contents(store)) == 8
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        np.array([np.nan, 0, 0, 0], dtype=np.float32),
+        np.array([np.inf, 0, 0, 0], dtype=np.float32),
+        np.zeros(4, dtype=np.float32),
+        np.array([2, 0, 0, 0], dtype=np.float32),
+        np.ones(3, dtype=np.float32),
+        np.ones((1, 4), dtype=np.float32),
+    ],
+    ids=["nan", "infinite", "zero", "long", "short", "matrix"],
+)
+def test_vectors_that_cannot_be_compared_are_refused_and_nothing_is_kept(
+    store: Store, vector: "Vectors"
+) -> None:
+    row = a_row("/a.pdf", Locator(page=1), vectors={View.VISUAL: vector}, thumbnail=b"x")
+    with store.writing() as writer:
+        with pytest.raises(BadVectors):
+            writer.commit(a_document("/a.pdf"), [row])
+
+        assert store.documents() == []
+        assert media_files(store) == []
+
+
+def test_what_no_caller_may_mean_is_refused(store: Store) -> None:
+    page = pages("/a.pdf", ["one"])
+    with store.writing() as writer:
+        done = put(writer, "/b.pdf", ["one"])
+        for batch in (
+            [(a_document("/a.pdf"), page), (a_document("/a.pdf"), [])],
+            [(a_document("/a.pdf"), page * 2)],
+            [(a_document("/a.pdf", status=Status.FAILED), page)],
+            [(replace(a_document("/a.pdf"), commit_id=done.commit_id), page)],
+            [(replace(a_document("/a.pdf"), commit_id="../../etc"), page)],
+        ):
+            with pytest.raises(ValueError, match=r"."):
+                writer.commit_all(batch)
+        writer.commit_all([])
+    assert contents(store) == {"/b.pdf": ["one"]}
+
+
+# ---------------------------------------------------------------- when it goes wrong
+
+
+class PowerCut(BaseException):
+    """The process ends here."""
+
+
+def test_cut_off_at_any_write_to_the_disk_a_batch_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {"/a.pdf": ["old one", "old two"], "/b.pdf": ["other"]}
+    new = {"/a.pdf": ["new one"], "/b.pdf": ["other"], "/c.pdf": ["added"]}
+    flush, cut_at = durable.flush, 0
+    outcomes: list[str] = []
+    while not outcomes or outcomes[-1] != "finished":
+        cut_at += 1
+        store = Store.create(tmp_path / str(cut_at), SPACE)
+        with store.writing() as writer:
+            for path, texts in old.items():
+                put(writer, path, texts)
+        left = cut_at
+
+        def cut(path: Path) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise PowerCut
+            flush(path)
+
+        monkeypatch.setattr(durable, "flush", cut)
+        try:
+            with store.writing() as writer:
+                writer.commit_all([(a_document(p), pages(p, new[p])) for p in ("/a.pdf", "/c.pdf")])
+            outcomes.append("finished")
+        except PowerCut:
+            outcomes.append("old" if contents(store) == old else "new")
+        monkeypatch.setattr(durable, "flush", flush)
+
+        expected = old if outcomes[-1] == "old" else new
+        again = Store.open(store.path)
+        assert contents(again) == expected
+        with again.writing():
+            pass
+        assert contents(again) == expected
+        assert num_rows(again) == sum(map(len, expected.values())), "what was left is swept"
+        assert len(media_files(again)) == len(expected)
+        assert again.check() == []
+    assert outcomes == sorted(outcomes, key=["old", "new", "finished"].index), outcomes
+    assert {"old", "new"} < set(outcomes), "the manifest row alone decides"
+
+
+@pytest.mark.parametrize("what", ["thumbnails", "rows"])
+def test_a_full_disk_is_a_clear_error_and_nothing_of_the_batch_is_seen(
+    store: Store, what: str
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.bytes(60_000)
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["one"])
+        row = a_row(
+            "/b.pdf",
+            Locator(page=1),
+            text=noise.hex() if what == "rows" else "",
+            thumbnail=noise if what == "thumbnails" else b"",
+        )
+        with largest_file(20_000), pytest.raises(StoreError, match="too large"):
+            writer.commit(a_document("/b.pdf"), [row])
+
+        assert contents(store) == {"/a.pdf": ["one"]}
+        put(writer, "/b.pdf", ["smaller"])
+    assert contents(store) == {"/a.pdf": ["one"], "/b.pdf": ["smaller"]}
+    assert num_rows(store) == 2
+    assert len(media_files(store)) == 2
+
+
+def test_a_second_writer_is_refused_with_the_name_of_the_first(store: Store) -> None:
+    with (
+        store.writing(),
+        pytest.raises(StoreLocked, match=f"process {os.getpid()} on .* since 20"),
+        Store.open(store.path).writing(),
+    ):
+        pass
+
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["the lock is free again"])
+
+
+def test_an_error_in_the_with_frees_the_lock(store: Store) -> None:
+    def fails() -> None:
+        with store.writing():
+            raise RuntimeError("of the caller")
+
+    with pytest.raises(RuntimeError, match="of the caller"):
+        fails()
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["one"])
+
+
+def test_documents_know_how_many_segments_they_have(store: Store) -> None:
+    image = a_row("/b.png", Locator(), kind=Kind.IMAGE)
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["one", "two"])
+        writer.commit(a_document("/b.png", kind=Kind.IMAGE), [image])
+
+    found: list[Document] = store.documents()
+
+    assert [(d.path, d.num_segments) for d in found] == [("/a.pdf", 2), ("/b.png", 1)]
