@@ -48,7 +48,7 @@ def _commute() -> Figure:
         [34, 24, 19, 13, 8, 2],
         labels=ways,
         autopct="%d%%",
-        colors=[GREEN, BLUE, RED, ORANGE, GREY, INK],
+        colors=[GREEN, BLUE, RED, ORANGE, GREY, "#9cc3dd"],
         wedgeprops={"edgecolor": "white"},
         startangle=90,
         pctdistance=0.72,

@@ -115,11 +115,16 @@ def _tram() -> Figure:
         (7, 3.2, "Stadium"), (9.1, 3.2, "Airport"), (3, 3.2, "Zoo"), (7, 1.2, "Stane Weir"),
         (9.1, 1.2, "Aldermoor"),
     ]  # fmt: skip
+    beside = {  # where a name below the stop would lie on a line
+        "Hospital": (0.3, -0.08, "left"),
+        "Hillcrest": (0.3, -0.08, "left"),
+        "Central Square": (0.2, 0.22, "left"),
+        "Museum": (0, 0.28, "center"),
+    }
     for x, y, name in stops:
         sheet.add_patch(Circle((x, y), 0.15, fc="white", ec=INK, zorder=4))
-        beside = name in ("Hospital", "Hillcrest")  # a name above would lie on its own line
-        at = (x + 0.3, y - 0.08) if beside else (x, y - 0.48)
-        sheet.text(*at, name, fontsize=7.5, ha="left" if beside else "center")
+        dx, dy, side = beside.get(name, (0, -0.48, "center"))
+        sheet.text(x + dx, y + dy, name, fontsize=7.5, ha=side)
     return figure
 
 

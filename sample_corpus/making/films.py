@@ -197,7 +197,7 @@ TALK_WORDS = [
 
 
 def _talk() -> list[Scene]:
-    violet = "#5b3f8c"
+    papers = ["#f4f1fa", "#f3dfa2", "#bfe0d2", "#f2c4be"]
     slides = [
         ("Why backups fail", ["Nobody looks at the log", "The disk is in the same room",
                               "The password left with Dave"]),
@@ -205,7 +205,10 @@ def _talk() -> list[Scene]:
         ("Fire drill", ["Restore something every quarter", "Write down how long it took"]),
         ("Write once", ["Immutable snapshots, 30 days", "Separate account, separate keys"]),
     ]  # fmt: skip
-    return [Scene(6, _card(title, rows, "#f4f1fa", violet)) for title, rows in slides]
+    return [
+        Scene(6, _card(title, rows, paper, "#5b3f8c"))
+        for paper, (title, rows) in zip(papers, slides, strict=True)
+    ]
 
 
 def _tutorial() -> list[Scene]:

@@ -15,7 +15,7 @@ from materials import FILES, PAGES
 A4 = (595.0, 842.0)
 SLIDE = (720.0, 405.0)
 A5 = (420.0, 595.0)
-JOURNAL = (482.0, 590.0)
+JOURNAL = (482.0, 545.0)
 GUIDE = (480.0, 640.0)
 PAPER = (510.0, 730.0)
 
