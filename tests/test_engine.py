@@ -165,7 +165,7 @@ def test_nothing_to_index_is_an_error(
 
 
 def test_names_of_any_characters_are_indexed_and_found(engine: Engine, tmp_path: Path) -> None:
-    folder = tmp_path / "Ордnung 図 [x] 'q' 100%"
+    folder = tmp_path / "Größe 図 [x] 'q' 100%"
     folder.mkdir()
     named = [folder / ("n" * 240 + ".md"), folder / "🐈‍⬛ \n.md"]
     named.append(Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.md")))
@@ -219,7 +219,7 @@ def test_a_read_never_makes_an_index(tmp_path: Path) -> None:
 
 
 def test_another_model_is_refused_before_any_query(indexed: Engine) -> None:
-    with pytest.raises(SpaceMismatch, match="words.*other") as refused:
+    with pytest.raises(SpaceMismatch, match=r"words.*other") as refused:
         Engine.open(indexed.path, model=WordEmbedder("other"))
 
     assert refused.value.exit_code == 4
@@ -238,16 +238,15 @@ def test_words_find_the_page_that_says_them(indexed: Engine) -> None:
     assert sum(first.parts.values()) == pytest.approx(first.score)
 
 
-def test_a_picture_finds_the_picture_and_the_shot_like_it(
-    indexed: Engine, tmp_path: Path
-) -> None:
+def test_a_picture_finds_the_picture_and_the_shot_like_it(indexed: Engine, tmp_path: Path) -> None:
     asked = paint(tmp_path / "asked.png", RED)
 
     hits = indexed.query(Query(images=[asked]), k=2)
 
     assert set(names(hits)) == {"red.png", "film.mp4 0:00-0:02"}
     clip = next(hit for hit in hits if hit.kind is Kind.VIDEO)
-    assert (clip.start, clip.end) == (pytest.approx(0.0), pytest.approx(2.0, abs=0.3))
+    assert clip.start == 0.0
+    assert clip.end == pytest.approx(2.0, abs=0.3)
 
 
 def test_a_picture_and_words_are_one_question(indexed: Engine, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def index(
 
     \b
         mmsearch index ./docs
-        mmsearch index ~/papers --include '*.pdf' --db papers
+        mmsearch index ~/papers --include '*.pdf' --db papers.index
     """
     globs = {"include": include or [], "exclude": exclude or []}
     if dry_run:

@@ -1,0 +1,331 @@
+"""What a person sees in the terminal, and what a program reads from the pipe."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import made_files
+import pytest
+from PIL import Image
+
+from mmsearch import Engine
+from mmsearch.cli import main as command_line
+
+COMMANDS = (
+    ["index"],
+    ["query"],
+    ["similar"],
+    ["show"],
+    ["status"],
+    ["remove"],
+    ["doctor"],
+    ["eval"],
+    ["info"],
+    ["model", "list"],
+)
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a person has it, indexed once with the default model."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "docs").mkdir()
+    for name in ("report.pdf", "docs/old-report.pdf"):
+        made_files.pdf(
+            home / name,
+            "Rainfall by month. January was dry and March was wet.",
+            "The pump of the waterworks was replaced in June at a cost of 1,200 euros.",
+            "Opening hours of the museum: Tuesday to Sunday, ten to six.",
+        )
+    Image.new("RGB", (120, 80), (200, 30, 30)).save(home / "docs" / "red.png")
+    Image.new("RGB", (120, 80), (190, 40, 30)).save(home / "q.png")
+    (home / "papers").mkdir()
+    shutil.copy(home / "report.pdf", home / "papers" / "paper.pdf")
+    query = {
+        "id": "rain",
+        "kind": "text-page",
+        "text": "how much rain fell in spring",
+        "relevant": [{"path": "docs/old-report.pdf", "page": 1}],
+    }
+    (home / "queries.jsonl").write_text(json.dumps(query) + "\n")
+    with Engine.open(home / ".mmsearch", create=True) as engine:
+        engine.index([home / "docs"], ocr=False)
+    return home
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that a test may change, and where its commands run."""
+    home = Path(shutil.copytree(made, tmp_path / "home"))
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["mmsearch", *words])
+        code: Any = 0
+        try:
+            command_line.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        return Done(int(code), *capsys.readouterr())
+
+    return run
+
+
+def a_hit(run: Run) -> dict[str, Any]:
+    """A page of the index; the copy in a test's home keeps the paths it was indexed under."""
+    [hit, *_] = run("query", "pump", "--type", "pdf", "--json").json["hits"]
+    return dict(hit)
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_help_loads_neither_torch_nor_numpy() -> None:
+    script = (
+        "import sys, mmsearch.cli.main as m\n"
+        "try: m.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'lancedb', 'pyarrow', 'PIL', 'pymupdf', 'rich.table'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_flag_has_help_and_every_command_an_example(command: list[str], run: Run) -> None:
+    help_text = run(*command, "--help").out
+
+    for option in re.findall(r"^  (?:--|-k)\S.*$", help_text, re.MULTILINE):
+        assert re.search(r"\S  +\S", option.strip()) or option.strip().endswith(
+            tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ]>N")
+        ), f"no help beside {option}"
+    assert examples(help_text)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_examples_in_the_help_run(command: list[str], home: Path, run: Run) -> None:
+    segment = a_hit(run)["id"]
+    for example in examples(run(*command, "--help").out):
+        words = shlex.split(example.replace("~/", "./"))[1:]
+        words = [segment if re.fullmatch("[0-9a-f]{16}", word) else word for word in words]
+        if command == ["remove"]:  # of the paths it was indexed under
+            words[-1] = a_hit(run)["path"]
+
+        done = run(*words)
+
+        assert done.code == 0, f"{example}\n{done.err}"
+
+
+def examples(help_text: str) -> list[str]:
+    return [line.strip() for line in help_text.splitlines() if line.startswith("      mmsearch ")]
+
+
+# ---------------------------------------------------------------- query
+
+
+def test_a_piped_query_is_one_json_object(home: Path, run: Run) -> None:
+    found = run("query", "cost of the pump", "-k", "2").json
+
+    assert set(found) == {"query", "space", "took_ms", "hits"}
+    assert found["query"] == {"text": "cost of the pump"}
+    first = found["hits"][0]
+    assert list(first) == ["rank", "id", "path", "kind", "page", "score", "parts", "text"]
+    assert (first["rank"], first["kind"], first["page"]) == (1, "pdf", 2)
+    assert sum(first["parts"].values()) == pytest.approx(first["score"], abs=1e-5)
+
+
+def test_a_table_names_place_and_score(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    done = run("query", "opening hours", "--no-json", "-k", "1")
+
+    assert "old-report.pdf p.3" in done.out
+    assert re.search(r"0\.\d{3}", done.out)
+    assert done.err.startswith("1 hits in ")
+
+
+def test_files_prints_each_path_once(home: Path, run: Run) -> None:
+    lines = run("query", "rain", "--files").out.splitlines()
+
+    assert len(lines) == len(set(lines)) == 2
+
+
+def test_a_picture_is_found_by_a_picture(home: Path, run: Run) -> None:
+    hits = run("query", "--image", "q.png", "--type", "image", "-k", "1").json["hits"]
+
+    assert [Path(hit["path"]).name for hit in hits] == ["red.png"]
+
+
+def test_previews_are_shown_where_the_terminal_can(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLORTERM", raising=False)
+    assert "no preview" in run("query", "rain", "--no-json", "--preview", "-k", "1").err
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    assert "▀" in run("query", "rain", "--no-json", "--preview", "-k", "1").out
+
+
+# ---------------------------------------------------------------- exit codes and errors
+
+
+def test_a_missing_index_says_how_to_make_one(tmp_path: Path, run: Run) -> None:
+    nowhere = tmp_path / "nowhere"
+
+    done = run("query", "a cat", "--db", str(nowhere))
+
+    assert done == (
+        1,
+        "",
+        f"error: no index at {nowhere}\n  try: mmsearch index FILES... --db {nowhere}\n",
+    )
+    assert not nowhere.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["query", "", "--db", "."], "no index"),
+        (["query", ""], "the query is empty"),
+        (["query", "x", "--where", "colour = 1"], "cannot filter by"),
+        (["query", "x", "--page", "report.pdf"], "does not name a page"),
+        (["query", "x", "--image", "gone.png"], "no such file"),
+        (["query", "x", "--image", "report.pdf"], "cannot read report.pdf"),
+        (["index", "gone"], "nothing to index at gone"),
+        (["index", "docs", "--model", "gone", "--db", "new"], "no model named 'gone'"),
+        (["show", "0" * 16], "no segment"),
+        (["eval", "gone.jsonl"], "gone.jsonl"),
+        (["remove", "never-indexed"], "removed 0 documents"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_an_error_is_one_sentence_and_exit_code_1(
+    home: Path, run: Run, words: list[str], said: str
+) -> None:
+    done = run(*words)
+
+    assert done.code == 1
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    "words", [["quer"], ["query", "x", "--dbb", "y"], ["query", "x", "--type", "song"], ["index"]]
+)
+def test_wrong_usage_is_exit_code_2(home: Path, run: Run, words: list[str]) -> None:
+    assert run(*words).code == 2
+
+
+def test_failed_files_are_exit_code_3_and_the_rest_is_indexed(home: Path, run: Run) -> None:
+    (home / "mixed").mkdir()
+    shutil.copy(home / "report.pdf", home / "mixed")
+    (home / "mixed" / "empty.pdf").touch()
+
+    done = run("index", "mixed", "--db", "new", "--no-ocr")
+
+    assert done.code == 3
+    assert done.json["documents"] == 1
+    assert [Path(one["path"]).name for one in done.json["failed"]] == ["empty.pdf"]
+    assert "empty.pdf: it is empty" in done.err
+
+
+def test_another_model_is_exit_code_4(home: Path, run: Run) -> None:
+    described = home / ".mmsearch" / "index.json"
+    header = json.loads(described.read_text())
+    header["space"]["weights_hash"] = "another"
+    described.write_text(json.dumps(header))
+
+    done = run("query", "rain")
+
+    assert done.code == 4
+    assert "holds vectors of" in done.err
+
+
+# ---------------------------------------------------------------- the other commands
+
+
+def test_a_dry_run_makes_nothing(home: Path, run: Run) -> None:
+    done = run("index", "docs", "--db", "new", "--dry-run")
+
+    assert len(done.json["read"]) == 2
+    assert not (home / "new").exists()
+
+
+def test_status_says_what_the_index_holds(home: Path, run: Run) -> None:
+    found = run("status").json
+
+    assert found["documents"] == {"image": 1, "pdf": 1}
+    assert found["segments"] == 4
+    assert "4" in run("status", "--no-json").out
+
+
+def test_show_prints_a_segment_and_saves_its_thumbnail(home: Path, run: Run) -> None:
+    hit = a_hit(run)
+
+    done = run("show", hit["id"], "--save", "page.webp")
+
+    assert done.json["text"] == hit["text"]
+    with Image.open("page.webp") as thumbnail:
+        assert max(thumbnail.size) <= 256
+
+
+def test_similar_leaves_the_segment_out(home: Path, run: Run) -> None:
+    hit = a_hit(run)
+
+    ids = [one["id"] for one in run("similar", hit["id"]).json["hits"]]
+
+    assert ids
+    assert hit["id"] not in ids
+
+
+def test_doctor_finds_a_whole_index_whole(home: Path, run: Run) -> None:
+    assert run("doctor").json == {"mended": [], "problems": []}
+
+
+def test_eval_prints_measures_by_kind(home: Path, run: Run) -> None:
+    query = {
+        "id": "rain",
+        "kind": "text-page",
+        "text": "rainfall by month",
+        "relevant": [{"path": a_hit(run)["path"], "page": 1}],
+    }
+    (home / "absolute.jsonl").write_text(json.dumps(query) + "\n")
+
+    found = run("eval", "absolute.jsonl").json
+    table = run("eval", "absolute.jsonl", "--no-json").out
+
+    assert found["kinds"]["text-page"]["R@1"] == 1.0
+    assert "text-page" in table
+
+
+def test_the_default_model_is_listed(run: Run) -> None:
+    assert "default" in [model["name"] for model in run("model", "list").json]
