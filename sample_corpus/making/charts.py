@@ -1,9 +1,7 @@
 """Charts as pictures of their own, as people paste them into folders. Invented figures."""
 
-from pathlib import Path
-
 import numpy as np
-from figures import axes, done, plt
+from figures import axes, done
 from materials import BLUE, FILES, GREEN, GREY, INK, ORANGE, RED
 from matplotlib.figure import Figure
 
@@ -27,7 +25,7 @@ def make_charts() -> None:
         "languages-spoken.png": _languages(),
     }
     for name, figure in drawn.items():
-        Path(CHARTS / name).write_bytes(done(figure))
+        (CHARTS / name).write_bytes(done(figure))
 
 
 def _ice_cream() -> Figure:
@@ -158,6 +156,3 @@ def _languages() -> Figure:
     chart.barh(names, [14, 23, 31, 46, 58, 72], color=BLUE)
     chart.set(title="Languages spoken at home, Mill Meadow school", xlabel="Pupils")
     return figure
-
-
-plt.close("all")

@@ -1,6 +1,6 @@
 """The charts and drawings inside the PDFs. All figures are invented, from fixed seeds.
 
-Each function returns PNG bytes; `all_of` returns those that one document names.
+Each function returns the PNG that a page of `documents` shows.
 """
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,6 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "axes.edgecolor": GREY,
         "figure.constrained_layout.use": True,
-        "svg.hashsalt": "mmsearch",
     }
 )
 

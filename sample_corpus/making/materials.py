@@ -46,7 +46,7 @@ def font(size: float, face: str = SANS) -> ImageFont.FreeTypeFont:
 
 
 def photograph(name: str) -> Image.Image:
-    """Return a picture of scikit-image's wheel, or matplotlib's, by file name, as RGB."""
+    """Return a picture that scikit-image's wheel carries, by file name, as RGB."""
     return Image.open(packaged("scikit-image", f"skimage/data/{name}")).convert("RGB")
 
 
