@@ -190,12 +190,14 @@ class Table:
     def _reading(self, where: str | None = None) -> Iterator[None]:
         try:
             yield
-        except ValueError as error:
-            if where is None:
-                raise StoreDamaged(self._folder, _reason(error)) from error
-            raise BadFilter(where, _reason(error)) from error
-        except (RuntimeError, OSError) as error:
-            raise StoreDamaged(self._folder, _reason(error)) from error
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = _reason(error)
+            # lancedb refuses a filter with a ValueError when it plans, and with a
+            # RuntimeError when a comparison fails on the rows.
+            by_filter = isinstance(error, ValueError) or "filter expression" in reason
+            if where is not None and by_filter:
+                raise BadFilter(where, reason) from error
+            raise StoreDamaged(self._folder, reason) from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

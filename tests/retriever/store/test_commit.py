@@ -15,8 +15,10 @@ from toy_store import SPACE, a_document, a_row, pages, put, thumbnail, unit
 
 from mmsearch.errors import BadVectors, StoreError, StoreLocked
 from mmsearch.retriever.store import durable
+from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.store import Store
-from mmsearch.values import Document, Kind, Locator, Status, View
+from mmsearch.retriever.store.tables import Table
+from mmsearch.values import Document, Kind, Locator, Status, View, segment_id
 
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
@@ -241,6 +243,46 @@ def test_cut_off_at_any_write_to_the_disk_a_batch_is_there_whole_or_not_at_all(
         assert again.check() == []
     assert outcomes == sorted(outcomes, key=["old", "new", "finished"].index), outcomes
     assert {"old", "new"} < set(outcomes), "the manifest row alone decides"
+
+
+def test_a_replacement_in_the_midst_of_taking_a_snapshot_is_seen_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["old one", "old two"])
+    reader, pin, waiting = Store.open(store.path), Table.at, ["new"]
+
+    def replaced_just_now(self: Table, version: int | None = None) -> Table:
+        if self.name == "segments" and waiting:  # the manifest has been read by now
+            texts = [waiting.pop()]
+            with store.writing() as writer:
+                put(writer, "/a.pdf", texts)
+        return pin(self, version)
+
+    monkeypatch.setattr(Table, "at", replaced_just_now)
+
+    assert contents(reader) == {"/a.pdf": ["new"]}
+
+
+def test_a_thumbnail_is_found_although_its_document_is_replaced_just_now(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["old"])
+    reader, read, waiting = Store.open(store.path), Media.read, ["new"]
+
+    def replaced_just_now(self: Media, commit_id: str) -> dict[str, bytes]:
+        if waiting:  # the row has been read by now
+            texts = [waiting.pop()]
+            with store.writing() as writer:
+                put(writer, "/a.pdf", texts)
+        return read(self, commit_id)
+
+    monkeypatch.setattr(Media, "read", replaced_just_now)
+
+    shown = reader.thumbnail(segment_id("/a.pdf", Locator(page=1)))
+
+    assert shown == thumbnail("/a.pdf", 1, "new")
 
 
 @pytest.mark.parametrize("what", ["thumbnails", "rows"])

@@ -123,7 +123,7 @@ def test_vectors_that_cannot_be_compared_are_a_mistake_of_the_caller(index: Vect
         index.nearest(View.VISUAL, unit(1), k=0)
 
 
-@pytest.mark.parametrize("where", ["pages < 3", "page <", "page", "page = 'three'"])
+@pytest.mark.parametrize("where", ["pages < 3", "page <", "page", "page = 'three'", "start = path"])
 def test_a_filter_that_means_nothing_is_refused(index: VectorIndex, where: str) -> None:
     with pytest.raises(BadFilter):
         index.nearest(View.VISUAL, unit(1), k=3, where=where)
