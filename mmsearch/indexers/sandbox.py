@@ -90,7 +90,10 @@ class Sandbox:
                     busy[worker.connection] = worker
                 if not busy:
                     return
-                for worker in _with_news(busy):
+                news = _with_news(busy)
+                if self._closed:
+                    raise ValueError("the sandbox was closed while it was reading")
+                for worker in news:
                     task, outcome = worker.task, worker.receive()
                     if not isinstance(outcome, Segment):
                         del busy[worker.connection]
@@ -268,6 +271,8 @@ class _Worker:
 def _with_news(busy: dict[Connection, _Worker]) -> list[_Worker]:
     """Wait until some workers have something to receive, or are past their deadline."""
     while True:
+        if any(connection.closed for connection in busy):
+            return []  # the sandbox was closed from elsewhere
         now = time.monotonic()
         next_deadline = min(worker.deadline for worker in busy.values())
         readable = wait(list(busy), timeout=max(0.0, next_deadline - now))

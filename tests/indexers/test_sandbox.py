@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from made_files import BLUE, RED, film, pdf, pdf_bomb, picture_of
 from PIL import Image
@@ -267,6 +267,15 @@ def test_a_closed_sandbox_reads_no_more(tmp_path: Path) -> None:
         box.read_one(task(tmp_path / "a.pdf"))
 
 
+def test_closing_it_during_a_reading_accuses_no_file(tmp_path: Path) -> None:
+    with Sandbox(1) as box:
+        reading = box.read([task(pdf(tmp_path / "a.pdf", *["words"] * 30))])
+        next(reading)
+        box.close()
+        with pytest.raises(ValueError, match="closed while it was reading"):
+            list(reading)
+
+
 def test_threads_may_read_at_the_same_time(box: Sandbox, tmp_path: Path) -> None:
     paths = [pdf(tmp_path / f"{i}.pdf", *["words"] * 30) for i in range(4)]
     found: dict[int, int] = {}
@@ -321,6 +330,25 @@ def test_workers_go_when_their_parent_is_killed(tmp_path: Path) -> None:
     gone, alive = psutil.wait_procs([worker], timeout=20)
     assert not alive
     assert len(gone) == 1
+
+
+def test_a_worker_that_hangs_when_its_parent_is_killed_goes_too(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from mmsearch.indexers.sandbox import ReadTask, Sandbox\n"
+        "from mmsearch.values import Kind, ReadPolicy\n"
+        "policy = ReadPolicy(ocr=False, step_timeout_s=3.0)\n"
+        "Sandbox(1).read_one(ReadTask(Path(sys.argv[1]), Kind.PDF, policy))"
+    )
+    bomb = pdf_bomb(tmp_path / "bomb.pdf")
+    with subprocess.Popen([sys.executable, "-c", code, str(bomb)]) as parent:
+        workers: list[psutil.Process] = []
+        while not workers or sum(workers[0].cpu_times()[:2]) < 0.5:  # it is at the bomb
+            workers = psutil.Process(parent.pid).children()
+            time.sleep(0.05)
+        parent.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
 
 
 def test_an_interrupt_at_the_terminal_is_the_parents_alone(box: Sandbox, tmp_path: Path) -> None:

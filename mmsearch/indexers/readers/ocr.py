@@ -1,8 +1,10 @@
 """The words in a picture, read by RapidOCR: offline, on one thread, without a word on stderr.
 
-Tuned on charts and rendered pages (CPU seconds a picture, PP-OCRv6 small, one thread): with
-its defaults 2.2; detection at the picture's own size instead of enlarged 1.1; crops
-recognised one by one at their own width instead of padded to 320 px 0.8; the same words.
+Tuned on 14 charts and 3 rendered pages (CPU seconds a picture, PP-OCRv6 small, one thread):
+with its defaults 2.2; detection at the picture's own size instead of enlarged 1.1; crops
+recognised one by one at their own width instead of padded to 320 px 0.8. All read every word
+of the pages. Detection at 960 px costs 0.5 s where there is nothing to read; at 736 px it
+would cost 0.4 s and lose a sixth of the words of a page in 7-point type.
 """
 
 import functools

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _VideoReader: TypeAlias = Any  # decord is not typed
 
-_OCR_SIDE = 960  # pixels: burnt-in text is made to be read on small screens
+_OCR_SIDE = 768  # pixels: burnt-in text is made for small screens, and each clip costs a reading
 _MIN_WIDTH = 160  # decord 3.4 takes frames 48, 96 or 144 pixels wide for RGBA and garbles them
 _RATE, _LONG_RATE = 4.0, 2.0  # frames sampled a second, up to a minute and beyond
 _MINUTE_S = 60.0

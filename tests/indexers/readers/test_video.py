@@ -56,6 +56,16 @@ def test_the_frames_of_a_clip_are_of_its_shot(tmp_path: Path) -> None:
     assert [set(colours(clip)) for clip in found] == [{"red"}, {"green"}, {"blue"}]
 
 
+def test_a_cut_between_pictures_that_are_alike_is_found(tmp_path: Path) -> None:
+    shots = [(3.0, (120, 60, 60)), (3.0, (60, 60, 120))]
+    assert len(clips(film(tmp_path / "a.mp4", shots))) == 2
+
+
+def test_a_slow_change_of_light_is_no_cut(tmp_path: Path) -> None:
+    shots = [(0.25, (60 + 4 * step, 90 + 4 * step, 120)) for step in range(24)]
+    assert len(clips(film(tmp_path / "a.mp4", shots))) == 1
+
+
 def test_movement_is_no_cut(tmp_path: Path) -> None:
     assert len(clips(film(tmp_path / "a.mp4", [(8.0, RED)]))) == 1
 
