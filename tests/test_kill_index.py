@@ -83,7 +83,7 @@ def test_a_killed_run_is_resumed_to_exactly_the_right_rows(docs: Path, tmp_path:
 
 
 def test_a_killed_run_leaves_every_document_whole_or_absent(docs: Path, tmp_path: Path) -> None:
-    index_and_kill(tmp_path / "db", docs, after_lines=150)
+    index_and_kill(tmp_path / "db", docs, after_lines=10_000)
 
     with Engine.open(tmp_path / "db", model=WordEmbedder()) as engine:
         kept = engine._store.documents()
