@@ -153,6 +153,18 @@ def test_a_long_run_merges_its_small_files(store: Store, monkeypatch: pytest.Mon
     assert len(contents(store)) == 8
 
 
+def test_a_long_run_of_replacements_does_not_pile_up_old_rows(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsearch.retriever.store.writer.DROP_AFTER", 3)
+    with store.writing() as writer:
+        for version in range(10):
+            put(writer, "/a.pdf", [f"version {version}"])
+
+            assert num_rows(store) <= 1 + 3
+            assert len(media_files(store)) <= 1 + 3
+
+
 @pytest.mark.parametrize(
     "vector",
     [
@@ -307,6 +319,29 @@ def test_a_full_disk_is_a_clear_error_and_nothing_of_the_batch_is_seen(
     assert contents(store) == {"/a.pdf": ["one"], "/b.pdf": ["smaller"]}
     assert num_rows(store) == 2
     assert len(media_files(store)) == 2
+
+
+def test_what_an_unfinished_commit_left_goes_with_its_writer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = Table.add
+
+    def refused(self: Table, rows: Any) -> None:
+        if self.name == "documents":
+            raise StoreError("no space left")
+        add(self, rows)
+
+    with store.writing() as writer:
+        monkeypatch.setattr(Table, "add", refused)
+        with pytest.raises(StoreError, match="no space left"):
+            put(writer, "/a.pdf", ["one", "two"])
+        monkeypatch.setattr(Table, "add", add)
+        assert contents(store) == {}
+        put(writer, "/b.pdf", ["three"])
+
+    assert contents(store) == {"/b.pdf": ["three"]}
+    assert num_rows(store) == 1
+    assert len(media_files(store)) == 1
 
 
 def test_a_second_writer_is_refused_with_the_name_of_the_first(store: Store) -> None:
