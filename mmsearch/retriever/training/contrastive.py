@@ -20,7 +20,7 @@ from mmsearch.retriever.models.backbones.default import DefaultBackbone
 class HeadRecipe:
     """How long and how hard; dropout and noise are what keeps unseen books from falling."""
 
-    epochs: int = 40
+    epochs: int = 30
     batch: int = 1_024
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -42,10 +42,9 @@ def info_nce(rows: Tensor, columns: Tensor, alike: Tensor, temperature: float) -
     return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
 
 
-def no_negatives(*unit_vectors: Tensor, above: float) -> Tensor:
-    """Return ``[B, B]``, True off the diagonal where any of the cosines is above the limit."""
-    alike = torch.stack([(rows @ rows.T) > above for rows in unit_vectors]).any(dim=0)
-    return alike.fill_diagonal_(False)
+def no_negatives(rows: Tensor, *, above: float) -> Tensor:
+    """Return ``[B, B]``, True off the diagonal where unit ``rows`` have a cosine above that."""
+    return ((rows @ rows.T) > above).fill_diagonal_(False)
 
 
 def visual_vectors(
@@ -87,16 +86,16 @@ def train_head(
         for view, mixture in zip(views, mixtures, strict=True):
             noise = torch.randn(len(rows), view.shape[1], generator=draw) * spread * recipe.noise
             seen.append(visual_vectors(backbone, view[rows] + noise, mixture[rows], recipe.dropout))
+        alike_looks = no_negatives(looks[rows], above=0.97)
         loss = torch.zeros(())
         for i, kind in enumerate(words):
             said = kind[rows].any(dim=1)
             targets = kind[rows][said]
-            alike = no_negatives(looks[rows][said], targets, above=0.97)
+            alike = alike_looks[said][:, said] | no_negatives(targets, above=0.97)
             picked = seen[(step + i) % len(seen)][said]
             loss = loss + info_nce(picked, targets, alike, recipe.temperature) / len(words)
         if len(seen) > 1:
-            alike = no_negatives(looks[rows], above=0.97)
-            same = info_nce(seen[0], seen[1], alike, recipe.temperature)
+            same = info_nce(seen[0], seen[1], alike_looks, recipe.temperature)
             loss = loss + recipe.same_picture * same
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ from mmsearch.values import Item, Role
 class TrunkRecipe:
     """``steps`` 0 leaves the network as it is."""
 
-    steps: int = 400
+    steps: int = 120
     batch: int = 32
     learning_rate: float = 2e-5
     head_learning_rate: float = 1e-4

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as pil
+from PIL import ImageDraw
 
 from mmsearch.errors import BadCheckpoint, ModelNotFound
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
@@ -126,11 +128,23 @@ def test_the_default_finds_what_stands_late_on_a_page(default: LatentEmbedder) -
     assert query @ pages[0] > query @ pages[1] + 0.05
 
 
+def drawn(*shapes: tuple[str, tuple[int, int, int, int], str]) -> Image:
+    """Return a white picture with ``(method, box, colour)`` drawn on it."""
+    picture = pil.new("RGB", (300, 240), "white")
+    pen = ImageDraw.Draw(picture)
+    for method, box, colour in shapes:
+        getattr(pen, method)(box, fill=colour)
+    return Image(np.asarray(picture))
+
+
 def test_the_default_knows_a_picture_again_after_it_was_cropped(default: LatentEmbedder) -> None:
-    grain = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    blocks = grain.repeat(32, axis=1).repeat(32, axis=2)
+    bars = [("rectangle", (40 * i + 20, 200 - 30 * i, 40 * i + 45, 220), "navy") for i in range(6)]
+    lines = [("line", (10, 30 * i + 20, 290, 25 * i + 50), "black") for i in range(6)]
+    discs = [("ellipse", (90 * i, 60, 90 * i + 80, 140), "red") for i in range(3)]
+    night = [("rectangle", (0, 0, 300, 240), "black"), ("ellipse", (200, 20, 250, 70), "white")]
+    pictures = [drawn(*shapes) for shapes in (bars, lines, discs, night)]
 
-    whole = default.embed([Item([Image(one)]) for one in blocks])
-    cropped = default.embed([Item([Image(np.ascontiguousarray(one[10:, 10:]))]) for one in blocks])
+    whole = default.embed([Item([one]) for one in pictures])
+    cropped = default.embed([Item([np.ascontiguousarray(p.pixels[8:, 8:])]) for p in pictures])
 
-    assert (cropped @ whole.T).argmax(axis=1).tolist() == list(range(6))
+    assert (cropped @ whole.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
