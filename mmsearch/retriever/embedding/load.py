@@ -5,6 +5,7 @@ model_space("default")         only what its vectors may be compared with; impor
 available_models()             what 'mmsearch model list' prints
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,8 +71,9 @@ def load_embedder(
 ) -> "LatentEmbedder":
     """Return the embedder of a shipped model or of a model folder.
 
-    ``device`` is a torch device, or "auto": a GPU where there is one. ``num_threads``
-    sets torch's threads for the whole process. Raises ModelNotFound or BadCheckpoint.
+    ``device`` is a torch device, or "auto": a GPU where there is one. ``num_threads`` is
+    how many batches are embedded side by side, by default one a core on a CPU and one on a
+    GPU; torch's own threads stay as they are. Raises ModelNotFound or BadCheckpoint.
     """
     folder = model_folder(name_or_path)
     import torch
@@ -79,9 +81,9 @@ def load_embedder(
     from mmsearch.retriever.embedding.embedder import LatentEmbedder
     from mmsearch.retriever.models.checkpoint import read_checkpoint
 
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if num_threads is None:
+        num_threads = (os.cpu_count() or 1) if device == "cpu" else 1
     description, model = read_checkpoint(folder, device=device)
-    return LatentEmbedder(description, model)
+    return LatentEmbedder(description, model, num_threads=num_threads)
