@@ -40,7 +40,7 @@ import json, resource, sys, time
 from pathlib import Path
 from mmsearch import Engine
 with Engine.open(sys.argv[1], create=True) as engine:
-    engine.embedder
+    engine.load()
     began = time.perf_counter()
     report = engine.index([sys.argv[2]], ocr=False)
     wall = time.perf_counter() - began

@@ -154,6 +154,10 @@ class Engine:
                 self._embedder = _embedder_of(self._model, self._device)
             return self._embedder
 
+    def load(self) -> None:
+        """Load the model now, so that the first query does not wait for it."""
+        self.embedder  # noqa: B018  asking for it loads it
+
     # ------------------------------------------------------------ index
 
     @classmethod

@@ -8,6 +8,8 @@ from typing import Any
 
 from mmsearch.values import Hit, stored_path
 
+_SHORT_WORD = 3  # "of" and "the" are in every text: they say nothing about where to look
+
 
 def wants_json(asked: bool | None) -> bool:
     """Say whether to print JSON: when asked, else when nobody reads a table."""
@@ -72,11 +74,12 @@ def shown_place(hit: Hit) -> str:
 
 
 def snippet(text: str, words: Sequence[str] = (), *, width: int = 160) -> str:
-    """Return a line of the text, from just before the first of the words if one is in it."""
+    """Return a line of the text, from just before the first of the longer words in it."""
     line = " ".join(text.split())
     if len(line) <= width:
         return line
-    found = [at for word in words if (at := line.lower().find(word.lower())) >= 0]
+    long = [word.lower() for word in words if len(word) > _SHORT_WORD]
+    found = [at for word in long if (at := line.lower().find(word)) >= 0]
     begin = max(0, min(found, default=0) - width // 4)
     if begin:
         begin = line.find(" ", begin) + 1

@@ -81,6 +81,7 @@ def query(
         min_score=min_score,
     )
     with Engine.open(db, model=model) as engine:
+        engine.load()  # a third of a second that is not the search's
         began = time.perf_counter()
         hits = engine.query(asked, k=k, group=group, ocr=ocr)
         took_ms = (time.perf_counter() - began) * 1000

@@ -45,7 +45,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is: told after every document and every few segments.
+    """How far a run is: told after every segment and every document.
 
     stage is the slowest so far (``read``, ``embed`` or ``commit``), the one that
     sets the speed; ``path`` is the document last finished or being read.
@@ -116,7 +116,6 @@ class _Open:
 
     reading: Reading
     rows: list[Row] = field(default_factory=list)
-    waiting: int = 0  # segments read and not yet embedded
     ended: bool = False
     error: str = ""
 
@@ -163,7 +162,7 @@ class _Flow:
         self._open: dict[str, _Open] = {}
         self._waiting: list[tuple[_Open, Segment]] = []
         self._failed: list[Failure] = []
-        self._documents = self._segments = self._settled = self._embedded = 0
+        self._documents = self._segments = self._settled = self._taken = 0
         self._seconds = dict.fromkeys(("read", "embed", "commit", "refresh"), 0.0)
         self._began = self._mark = self._committed_at = time.perf_counter()
 
@@ -173,7 +172,7 @@ class _Flow:
         path = stored_path(reading.source.path)
         document = self._open.setdefault(path, _Open(reading))
         if isinstance(outcome, Segment):
-            document.waiting += 1
+            self._taken += 1
             self._waiting.append((document, outcome))
             if len(self._waiting) >= _EMBED_SEGMENTS:
                 self._embed()
@@ -239,9 +238,7 @@ class _Flow:
             else:
                 vectors[number][view] = outcome
         for (document, segment), by_view in zip(waiting, vectors, strict=True):
-            document.waiting -= 1
             document.rows.append(_row(document.reading, segment, by_view))
-        self._embedded += len(waiting)
         self._spend("embed")
 
     def _vectors(self, items: Sequence[Item]) -> "list[Vectors | BadVectors]":
@@ -292,7 +289,7 @@ class _Flow:
                     stage=max(self._seconds, key=lambda stage: self._seconds[stage]),
                     documents=self._settled,
                     num_documents=len(self._plan.read),
-                    segments=self._embedded,
+                    segments=self._taken,
                     failed=len(self._failed),
                     elapsed_s=time.perf_counter() - self._began,
                     path=path,

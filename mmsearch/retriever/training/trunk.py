@@ -61,7 +61,7 @@ def train_trunk(
         weight_decay=recipe.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / 20, 1.0 - step / recipe.steps)
+        optimiser, lambda step: min((step + 1) / 20, 1.0 - step / max(recipe.steps, 1))
     )
     for step in range(recipe.steps):
         rows = torch.randperm(len(paths), generator=draw)[: recipe.batch]
