@@ -15,21 +15,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmsearch.retriever.embedding.load import load_embedder
 from mmsearch.retriever.models.backbones.default import DefaultBackbone
 from mmsearch.retriever.models.checkpoint import write_checkpoint
 from mmsearch.retriever.training.contrastive import HeadRecipe, train_head
 from mmsearch.retriever.training.features import picture_features, text_features
-from mmsearch.retriever.training.heldout import measure
+from mmsearch.retriever.training.heldout import measure_folder
 from mmsearch.retriever.training.pairs import (
-    HELD_OUT,
     Pair,
     first_sentence,
     read_pairs,
-    read_paragraphs,
     split,
 )
-from mmsearch.retriever.training.probe import TABLE_HEAD
 from mmsearch.retriever.training.start import describe, starting_model
 from mmsearch.retriever.training.trunk import TrunkRecipe, train_trunk
 
@@ -65,16 +61,8 @@ def main() -> None:
     train_trunk(backbone, paths, train_views, train_words, trunk)
     print(f"trained after {time.process_time() - started:.0f} CPU s")
 
-    described = write_checkpoint(asked.out, model, describe(backbone))
-    figures, calibration = measure(
-        load_embedder(asked.out, device="cpu"),
-        [pairs[i] for i in held_out],
-        [one for one in read_paragraphs(asked.data, pairs) if one.book in HELD_OUT],
-    )
-    dataclasses.replace(described, calibration=calibration).write(asked.out)
-    print(TABLE_HEAD, *figures, sep="\n")
-    for (query, segment), fitted in calibration.items():
-        print(f"{query} -> {segment}: 0.5 at {fitted.midpoint}, slope {fitted.slope}")
+    write_checkpoint(asked.out, model, describe(backbone))
+    figures = measure_folder(asked.data, asked.out)
     report = {
         "head": dataclasses.asdict(head),
         "trunk": dataclasses.asdict(trunk),

@@ -1,24 +1,53 @@
-"""Measure and calibrate an embedder on the two books that nothing was trained on.
+"""Measure and calibrate a model on the two books that nothing was trained on.
 
     embedder, pairs, paragraphs -> figures for the model card, Calibration for each side
 
-It sees what ships: the checkpoint is read back before it is measured.
+``python -m mmsearch.retriever.training.heldout --data DIR --model DIR`` does it to a model
+folder: prints the figures and writes the calibration into its ``mmsearch.json``.
 """
 
+import argparse
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mmsearch.retriever.embedding.load import load_embedder
+from mmsearch.retriever.models.description import read_description
 from mmsearch.retriever.seams import Calibration, Embedder
-from mmsearch.retriever.training.calibrate import best_wrong, fit
-from mmsearch.retriever.training.pairs import Pair, Paragraph, first_sentence, open_picture
-from mmsearch.retriever.training.probe import Figure, own, recall
+from mmsearch.retriever.training.calibrate import calibrate
+from mmsearch.retriever.training.pairs import (
+    HELD_OUT,
+    Pair,
+    Paragraph,
+    first_sentence,
+    open_picture,
+    read_pairs,
+    read_paragraphs,
+)
+from mmsearch.retriever.training.probe import TABLE_HEAD, Figure, own, recall
 from mmsearch.values import Item, View
 
 PROBE_VIEW = 9  # a changed view that training never saw
 PARAGRAPHS = 2_000
+
+
+def measure_folder(data: Path, model: Path) -> list[Figure]:
+    """Measure the model in that folder, print it, and write its calibration there."""
+    pairs = read_pairs(data)
+    figures, calibration = measure(
+        load_embedder(model, device="cpu"),
+        [pair for pair in pairs if pair.book in HELD_OUT],
+        read_paragraphs(data, pairs),
+    )
+    dataclasses.replace(read_description(model), calibration=calibration).write(model)
+    print(TABLE_HEAD, *figures, sep="\n")
+    for (query, segment), fitted in calibration.items():
+        print(f"{query} -> {segment}: 0.5 at {fitted.midpoint}, slope {fitted.slope}")
+    return figures
 
 
 def measure(
@@ -61,17 +90,12 @@ def measure(
     words = torch.cat([shorts, captions])
     right = torch.cat([own(count), own_caption])
     calibration = {
-        (text, text): _calibrate(captions[asked], passages, by_caption[asked]),
-        (text, visual): _calibrate(words, pictures, right),
-        (visual, visual): _calibrate(changed, pictures, own(count)),
-        (visual, text): _calibrate(pictures, words, right.T),
+        (text, text): calibrate(captions[asked], passages, by_caption[asked], seed=0),
+        (text, visual): calibrate(words, pictures, right, seed=0),
+        (visual, visual): calibrate(changed, pictures, own(count), seed=0),
+        (visual, text): calibrate(pictures, words, right.T, seed=0),
     }
     return figures, calibration
-
-
-def _calibrate(queries: Tensor, pool: Tensor, relevant: Tensor) -> Calibration:
-    right = (queries @ pool.T).masked_fill(~relevant, -2.0).amax(dim=1)
-    return fit(right, best_wrong(queries, pool, relevant, seed=0))
 
 
 def _same_module(pairs: Sequence[Pair], paragraphs: Sequence[Paragraph]) -> Tensor:
@@ -81,3 +105,18 @@ def _same_module(pairs: Sequence[Pair], paragraphs: Sequence[Paragraph]) -> Tens
 
 def _embed(embedder: Embedder, items: list[Item]) -> Tensor:
     return torch.from_numpy(embedder.embed(items))
+
+
+def main() -> None:
+    """Measure the model named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="a model folder")
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    measure_folder(asked.data, asked.model)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image as pil
 
 from mmsearch.retriever.models.tiny import CONFIG, random_model
-from mmsearch.retriever.training.calibrate import best_wrong, fit
+from mmsearch.retriever.training.calibrate import calibrate, odds_slope
 from mmsearch.retriever.training.contrastive import (
     HeadRecipe,
     info_nce,
@@ -218,29 +218,41 @@ def test_equal_scores_count_against_us() -> None:
     assert recall("ties", same, same, own(4)).recall_at_1 == 0.0
 
 
-def test_calibration_puts_one_half_between_right_and_best_wrong() -> None:
+def test_the_slope_is_that_of_the_odds() -> None:
     draw = torch.Generator().manual_seed(0)
     right = 0.6 + 0.1 * torch.randn(4_000, generator=draw)
     wrong = 0.4 + 0.1 * torch.randn(4_000, generator=draw)
 
-    midpoint, slope = fit(right, wrong)
-
-    # Two equal bells: the log odds are linear, (0.6 - 0.4) / 0.1 ** 2 a unit, zero at 0.5.
-    assert midpoint == pytest.approx(0.5, abs=0.01)
-    assert slope == pytest.approx(20.0, rel=0.1)
+    # Two equal bells: the log odds are linear, (0.6 - 0.4) / 0.1 ** 2 a unit.
+    assert odds_slope(right, wrong) == pytest.approx(20.0, rel=0.1)
 
 
-def test_more_wrong_than_right_examples_do_not_move_the_midpoint() -> None:
+def test_more_wrong_than_right_examples_do_not_move_the_slope() -> None:
     draw = torch.Generator().manual_seed(0)
-    right = 0.6 + 0.1 * torch.randn(1_000, generator=draw)
-    wrong = 0.4 + 0.1 * torch.randn(9_000, generator=draw)
+    right = 0.6 + 0.1 * torch.randn(2_000, generator=draw)
+    wrong = 0.4 + 0.1 * torch.randn(40_000, generator=draw)
 
-    assert fit(right, wrong).midpoint == pytest.approx(0.5, abs=0.01)
+    assert odds_slope(right, wrong) == pytest.approx(20.0, rel=0.1)
 
 
-def test_the_best_wrong_one_is_never_a_right_one() -> None:
-    queries = torch.tensor([[1.0, 0.0]])
-    pool = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-    relevant = torch.tensor([[True, False, False]])
+def test_the_midpoint_is_what_the_best_wrong_entry_usually_reaches() -> None:
+    angles = torch.tensor([0.0, 0.5, 1.0, 1.5])
+    pool = torch.stack([angles.cos(), angles.sin()], dim=1)
 
-    assert best_wrong(queries, pool, relevant, seed=0).tolist() == [pytest.approx(0.6)]
+    # Of three queries that point at the pool's first three, the best wrong one is 0.5 away.
+    midpoint, slope = calibrate(pool[:3], pool, own(4)[:3], seed=0)
+
+    assert midpoint == pytest.approx(np.cos(0.5), abs=1e-3)
+    assert slope > 0
+
+
+def test_a_side_where_wrong_entries_often_win_still_has_a_rising_curve() -> None:
+    draw = torch.Generator().manual_seed(0)
+    pool = F.normalize(torch.randn(400, 16, generator=draw), dim=-1)
+    queries = F.normalize(pool + 0.5 * torch.randn(400, 16, generator=draw), dim=-1)
+
+    midpoint, slope = calibrate(queries, pool, own(400), seed=0)
+
+    assert recall("", queries, pool, own(400)).recall_at_1 < 0.5
+    assert slope > 1.0
+    assert 0.0 < midpoint < 1.0
