@@ -126,6 +126,18 @@ def test_the_decoder_reads_parts_in_order_and_ends_with_the_end_token(
     torch.testing.assert_close(hidden[:1], alone, atol=1e-5, rtol=0)
 
 
+def test_a_frame_of_a_film_costs_the_decoder_fewer_tokens_than_a_picture(
+    backbone: DefaultBackbone,
+) -> None:
+    picture, film = Item([Image(noise(64, 64))]), Item([Frames(noise(3, 64, 64))])
+
+    _, cache = backbone.prefill(backbone.collate([film, picture], role=Role.DOCUMENT))
+
+    cells, frame_cells = CONFIG.image_grid**2, CONFIG.frame_grid**2
+    assert cache.mask.sum(dim=1).tolist() == [3 * frame_cells + 1, cells + 1]
+    assert frame_cells < cells
+
+
 def test_going_on_after_prefill_works_for_items_of_every_length(
     backbone: DefaultBackbone,
 ) -> None:
