@@ -3,7 +3,7 @@
     python benchmarks/engine.py [--runs 5] [--out benchmarks/results/engine.json]
 
 Every figure is a median over runs, and stands beside the baseline it is a ratio
-of: a bare typer app for ``--help``, a bare ``import torch`` for a cold query.
+of: a bare typer app for ``--help``, bare imports of torch and lancedb for a cold query.
 Indexing is measured in a process of its own, with OCR off, over copies of the
 sample corpus; the processor time of its workers counts.
 """
@@ -82,6 +82,7 @@ def measure(scratch: Path, runs: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     figures |= help_speed(runs)
     figures |= index_speed(scratch, "pdf", text_layer_pdfs(), copies=6)
+    figures |= index_speed(scratch, "pdf_x4", text_layer_pdfs(), copies=24)  # is memory flat?
     figures |= index_speed(scratch, "image", sorted((CORPUS / "images").rglob("*.*")), copies=5)
     database = scratch / "corpus"
     run([*MMSEARCH, "index", str(CORPUS), "--db", str(database), "--no-ocr", "--json"])
@@ -133,15 +134,20 @@ def text_layer_pdfs() -> list[Path]:
 
 
 def cold_query(database: Path, runs: int) -> dict[str, float]:
-    """A query by a new process, against a bare ``import torch`` in turn."""
+    """A query by a new process, against bare imports of what it stands on, in turn."""
     ask = [*MMSEARCH, "query", QUESTIONS[0], "--db", str(database), "--json"]
-    cold, torch = in_turn(
-        runs, lambda: run(ask), lambda: run([sys.executable, "-c", "import torch"])
+    cold, torch, both = in_turn(
+        runs,
+        lambda: run(ask),
+        lambda: run([sys.executable, "-c", "import torch"]),
+        lambda: run([sys.executable, "-c", "import torch, lancedb"]),
     )
     return {
         "query_cold_s": cold,
         "import_torch_s": torch,
+        "import_torch_and_lancedb_s": both,
         "query_cold_beyond_torch_s": cold - torch,
+        "query_cold_beyond_both_s": cold - both,
     }
 
 
@@ -163,11 +169,11 @@ def warm_query(database: Path) -> dict[str, float]:
     }
 
 
-def in_turn(runs: int, ours: Callable[[], object], other: Callable[[], object]) -> list[float]:
-    """Run the two in turn after one warm-up each; return the median seconds of both."""
-    spent: tuple[list[float], list[float]] = ([], [])
+def in_turn(runs: int, *actions: Callable[[], object]) -> list[float]:
+    """Run the actions in turn after one warm-up each; return the median seconds of each."""
+    spent: list[list[float]] = [[] for _ in actions]
     for number in range(runs + 1):
-        for seconds, action in zip(spent, (ours, other), strict=True):
+        for seconds, action in zip(spent, actions, strict=True):
             began = time.perf_counter()
             action()
             if number:
