@@ -24,12 +24,15 @@ $(VENV)/dev: $(VENV)/core
 setup: $(VENV)/dev ## Make the virtual environment with everything developers need
 
 demo: $(VENV)/core ## Index the sample corpus, ask it a few questions and print the scorecard
-	$(BIN)/mmsearch index sample_corpus/files --db $(DEMO)
-	$(BIN)/mmsearch query "chart of water losses by district" --db $(DEMO) -k 3
-	$(BIN)/mmsearch eval sample_corpus/queries.jsonl --db $(DEMO)
+	$(BIN)/mmsearch index sample_corpus/files --db $(DEMO) --no-json
+	$(BIN)/mmsearch query "how much water is lost to leaking pipes" --db $(DEMO) -k 3 --no-json
+	$(BIN)/mmsearch query --image sample_corpus/queries/still-burrow.jpg --db $(DEMO) -k 3 --no-json
+	$(BIN)/mmsearch query "sign for a path where riders give way" --image sample_corpus/queries/horse.png \
+	    --type image --db $(DEMO) -k 3 --no-json
+	$(BIN)/mmsearch eval sample_corpus/queries.jsonl --db $(DEMO) --no-json
 
 test: $(VENV)/dev ## Run the tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 lint: $(VENV)/dev ## Check style, types and the arrows between layers
 	$(BIN)/ruff check

@@ -208,7 +208,7 @@ class Engine:
             plan = _plan(self._store.documents(), paths, include, exclude, retry_failed)
             return pipeline.run(
                 plan,
-                embedder=self.embedder,
+                embedder=lambda: self.embedder,
                 writer=writer,
                 policy=self._policy(ocr),
                 num_workers=num_workers or min(os.cpu_count() or 1, _MAX_WORKERS),

@@ -101,6 +101,20 @@ def test_a_changed_file_is_replaced(indexed: Engine, docs: Path) -> None:
     assert texts == ["The museum is closed."]
 
 
+def test_a_film_is_read_again_when_its_subtitles_change(indexed: Engine, docs: Path) -> None:
+    def words_of_the_film() -> set[str]:
+        return {hit.text for hit in indexed.query(Query("cat", kinds=["video"]))}
+
+    subtitles = docs / "film.srt"
+    subtitles.write_text("1\n00:00:00,000 --> 00:00:01,500\nThe cat.\n")
+    assert indexed.index([docs], ocr=False).documents == 1
+    assert words_of_the_film() == {"The cat.", ""}
+
+    subtitles.unlink()
+    assert indexed.index([docs], ocr=False).documents == 1
+    assert words_of_the_film() == {""}
+
+
 def test_a_deleted_file_is_removed(indexed: Engine, docs: Path) -> None:
     (docs / "red.png").unlink()
 

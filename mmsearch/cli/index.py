@@ -63,15 +63,20 @@ def index(
     if dry_run:
         _print_plan(Engine.preview(paths, db=db, retry_failed=retry_failed, **globs), as_json)
         return
-    with Engine.open(db, create=True, model=model) as engine, _Listener() as listener:
-        report = engine.index(
-            paths,
-            on_progress=listener.hear,
-            ocr=ocr,
-            retry_failed=retry_failed,
-            num_workers=workers,
-            **globs,
-        )
+    with Engine.open(db, create=True, model=model) as engine:
+        try:
+            with _Listener() as listener:
+                report = engine.index(
+                    paths,
+                    on_progress=listener.hear,
+                    ocr=ocr,
+                    retry_failed=retry_failed,
+                    num_workers=workers,
+                    **globs,
+                )
+        except KeyboardInterrupt:
+            say("interrupted: what was finished is kept, run it again to go on")
+            raise
     _print_report(report, db, as_json)
     if report.failed:
         raise typer.Exit(_FAILED_FILES)

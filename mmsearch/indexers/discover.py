@@ -6,7 +6,7 @@ Only names and sizes are looked at; no file is opened.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,9 +17,16 @@ HEADER_FILE = "index.json"  # a folder with this and TABLES_FOLDER in it is an i
 TABLES_FOLDER = "tables"
 
 
+SUBTITLE_SUFFIXES = (".srt", ".vtt")
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file as the file system describes it."""
+    """A file as the file system describes it.
+
+    ``size`` and ``mtime_ns`` cover the subtitles that lie beside a film too, so that a film
+    counts as changed when they do: the sum of the sizes, and the latest of the times.
+    """
 
     path: Path
     size: int
@@ -45,7 +52,7 @@ def discover(
                 if _wanted(source.path.relative_to(root), include, exclude):
                     yield source
         elif root.exists():
-            yield from _source(root, seen)
+            yield from _source(root, seen, _subtitles(_names(root.parent)))
         else:
             reason = "it is a broken link" if root.is_symlink() else "there is no such path"
             raise NothingToIndex(path, reason)
@@ -63,6 +70,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
     names = {entry.name for entry in entries}
     if {HEADER_FILE, TABLES_FOLDER} <= names:
         return
+    subtitles = _subtitles(names)
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -73,18 +81,46 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
         if is_folder:
             yield from _walk(Path(entry.path), seen)
         else:
-            yield from _source(Path(entry.path), seen)
+            yield from _source(Path(entry.path), seen, subtitles)
 
 
-def _source(path: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
+def _source(
+    path: Path, seen: set[tuple[int, int]], subtitles: Mapping[str, Sequence[str]]
+) -> Iterator[Source]:
     try:
         state = path.stat()
+        beside = [(path.parent / name).stat() for name in subtitles.get(path.stem, ())]
     except OSError:
         return  # a broken link, or gone since it was listed
     if not path.is_file() or (state.st_dev, state.st_ino) in seen:
         return
     seen.add((state.st_dev, state.st_ino))
-    yield Source(path, state.st_size, state.st_mtime_ns)
+    yield Source(
+        path,
+        sum(one.st_size for one in (state, *beside)),
+        max(one.st_mtime_ns for one in (state, *beside)),
+    )
+
+
+def _subtitles(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the subtitle files among ``names`` by the stem of the film they are for.
+
+    ``talk.srt`` and ``talk.en.srt`` are for ``talk.mp4``, the second also for ``talk.en.mp4``.
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in SUBTITLE_SUFFIXES:
+            for film in {stem, os.path.splitext(stem)[0]}:
+                found.setdefault(film, []).append(name)
+    return found
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _wanted(relative: Path, include: Iterable[str], exclude: Iterable[str]) -> bool:

@@ -123,13 +123,16 @@ class _Open:
 def run(
     plan: Plan,
     *,
-    embedder: Embedder,
+    embedder: Callable[[], Embedder],
     writer: Writer,
     policy: ReadPolicy,
     num_workers: int,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> IndexReport:
     """Carry the plan out and return what was done.
+
+    ``embedder`` is asked for when the first batch is ready: the model is loaded while the
+    readers already read, and not at all where nothing has changed.
 
     A document that cannot be read or embedded is committed as failed, with its
     reason, and the run goes on. On KeyboardInterrupt what was finished stays
@@ -153,7 +156,7 @@ class _Flow:
     def __init__(
         self,
         plan: Plan,
-        embedder: Embedder,
+        embedder: Callable[[], Embedder],
         writer: Writer,
         on_progress: Callable[[Progress], object] | None,
     ) -> None:
@@ -246,7 +249,7 @@ class _Flow:
         if not items:
             return []
         try:
-            return list(self._embedder.embed(items, role=Role.DOCUMENT))
+            return list(self._embedder().embed(items, role=Role.DOCUMENT))
         except BadVectors as error:
             if len(items) == 1:
                 return [error]

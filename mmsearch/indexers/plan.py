@@ -91,7 +91,7 @@ def make_plan(
         reading = _examine(source, known)
         if reading is None:
             unsupported += 1
-        elif known and known.status is Status.DONE and known.content_hash == reading.content_hash:
+        elif known and _is_same(known, reading):
             touched.append(replace(known, size=source.size, mtime_ns=source.mtime_ns))
         else:
             read.append(reading)
@@ -102,6 +102,19 @@ def make_plan(
         gone=tuple(_gone(manifest, roots, found)),
         failed_before=tuple(failed_before),
         unsupported=unsupported,
+    )
+
+
+def _is_same(known: Document, reading: Reading) -> bool:
+    """Say whether a document has its old content under a new time.
+
+    Never of a film: the time may be that of the subtitles beside it, which its own
+    content hash knows nothing of.
+    """
+    return (
+        known.status is Status.DONE
+        and known.content_hash == reading.content_hash
+        and reading.kind is not Kind.VIDEO
     )
 
 

@@ -69,8 +69,9 @@ class Reasoner(Protocol):
 class Calibration(NamedTuple):
     """How a cosine reads as evidence: 0.5 at ``midpoint``, logistic with ``slope``.
 
-    Fitted on held-out pairs against the best wrong candidate of each query, so
-    0.5 means "as likely the answer as the best of the rest".
+    On held-out pairs, the midpoint is the median cosine of a query's best wrong candidate
+    in a pool of 500, so that 0.5 means "no better than the best of what is not the
+    answer"; the slope is that of right candidates against wrong ones.
     """
 
     midpoint: float

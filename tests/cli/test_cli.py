@@ -4,8 +4,10 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from PIL import Image
 
 from mmsearch import Engine
 from mmsearch.cli import main as command_line
+from mmsearch.errors import StoreError
 
 COMMANDS = (
     ["index"],
@@ -256,6 +259,37 @@ def test_failed_files_are_exit_code_3_and_the_rest_is_indexed(home: Path, run: R
     assert done.json["documents"] == 1
     assert [Path(one["path"]).name for one in done.json["failed"]] == ["empty.pdf"]
     assert "empty.pdf: it is empty" in done.err
+
+
+def holds_something(db: Path) -> bool:
+    try:
+        with Engine.open(db) as engine:
+            return engine.status().segments > 0
+    except StoreError:  # not made yet
+        return False
+
+
+def test_an_interrupt_is_exit_code_130_and_the_run_can_be_resumed(home: Path, run: Run) -> None:
+    (home / "many").mkdir()
+    for number in range(400):
+        (home / "many" / f"{number}.md").write_text(f"Note number {number} on the pump.")
+    words = ["index", "many", "--db", "new"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mmsearch.cli.main", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    while running.poll() is None and not holds_something(home / "new"):
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate()[1]
+
+    assert running.returncode == 130
+    assert "run it again to go on" in said
+    resumed = run(*words).json
+    assert resumed["documents"] + resumed["skipped"] == 400
+    assert resumed["skipped"] > 0
 
 
 def test_another_model_is_exit_code_4(home: Path, run: Run) -> None:

@@ -93,3 +93,17 @@ def test_a_pipe_is_not_a_file_to_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pdf")
 
     assert found(tmp_path) == []
+
+
+def test_a_film_has_the_size_and_time_of_its_subtitles_too(tmp_path: Path) -> None:
+    grow(tmp_path, "talk.mp4", "talk.en.srt", "talks.srt", "other.mp4")
+    os.utime(tmp_path / "talk.mp4", ns=(5, 5))
+    os.utime(tmp_path / "talk.en.srt", ns=(9, 9))
+    size = len("talk.mp4") + len("talk.en.srt")
+
+    walked = {source.path.name: source for source in discover([tmp_path])}
+    [named] = discover([tmp_path / "talk.mp4"])
+
+    assert (named.size, named.mtime_ns) == (size, 9)
+    assert walked["talk.mp4"] == named
+    assert walked["other.mp4"].size == len("other.mp4")

@@ -24,7 +24,8 @@ from mmsearch.values import Item, Role, Space, View
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
 
-BATCH_TOKENS = 2_048
+# Measured: 2,048 is no faster on a CPU and takes 300 MB more.
+BATCH_TOKENS = 512
 
 
 class LatentEmbedder:
