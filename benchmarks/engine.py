@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -69,10 +68,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/engine.json")
     asked = parser.parse_args()
+    here = machine()
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(Path(scratch), asked.runs)
+    rounded = {name: round(value, 4) for name, value in figures.items()}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+    asked.out.write_text(json.dumps({"machine": here, "figures": rounded}, indent=2) + "\n")
     for name, value in figures.items():
         print(f"{name:<34} {value:>10.3f}")
 
@@ -192,13 +193,12 @@ def run(command: Sequence[str]) -> str:
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """What the figures are measured on; call it before the load is our own."""
     names = ("torch", "lancedb", "pymupdf", "decord2", "numpy")
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-        "max_rss_children_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in names},
     }

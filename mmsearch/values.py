@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Pixels: TypeAlias = npt.NDArray[np.uint8]
     Vectors: TypeAlias = npt.NDArray[np.float32]
+    # What a part may be made of.
+    Given: TypeAlias = "Part | str | Path | PILImage | Pixels"
 
 
 class Kind(enum.StrEnum):
@@ -91,7 +93,7 @@ class Frames:
 Part: TypeAlias = Text | Image | Frames
 
 
-def as_part(value: "Part | str | Path | PILImage | Pixels") -> Part:
+def as_part(value: "Given") -> Part:
     """Return ``value`` as a part: text, an image file, a picture, or an array of pixels.
 
     Raises TypeError for anything else, ValueError for an array of another shape.
@@ -116,17 +118,17 @@ def as_part(value: "Part | str | Path | PILImage | Pixels") -> Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """What is embedded as one thing: parts in reading order.
+    """What is embedded as one thing: a part, or several in reading order.
 
-    ``Item(["a red bus"])``, ``Item([Path("bus.png"), "at night"])``; see `as_part`
-    for what a part may be. An item without parts is a ValueError.
+    ``Item("a red bus")``, ``Item([Path("bus.png"), "at night"])``; see `as_part` for what
+    a part may be. An item without parts is a ValueError.
     """
 
     parts: tuple[Part, ...]
 
-    def __init__(self, parts: "Sequence[Part | str | Path | PILImage | Pixels]") -> None:
-        if isinstance(parts, str | bytes):
-            raise TypeError("an item takes a list of parts: Item([text])")
+    def __init__(self, parts: "Given | Sequence[Given]") -> None:
+        if isinstance(parts, str) or not isinstance(parts, Sequence):
+            parts = [parts]
         object.__setattr__(self, "parts", tuple(as_part(part) for part in parts))
         if not self.parts:
             raise ValueError("an item needs at least one part")

@@ -87,11 +87,15 @@ def test_an_item_takes_words_pictures_paths_and_arrays(tmp_path: Path) -> None:
     assert shown.pixels[0, 0].tolist() == [255, 0, 0]
 
 
+def test_a_part_by_itself_is_an_item() -> None:
+    assert Item("a red bus").parts == (Text("a red bus"),)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
         ([], ValueError),
-        ("a text by itself", TypeError),
+        (None, TypeError),
         ([7], TypeError),
         ([np.zeros((4, 6, 3))], ValueError),
         ([np.zeros((4, 6), np.uint8)], ValueError),

@@ -5,8 +5,11 @@ libraries are imported by the engine when it needs them, so that ``--help``
 answers at once.
 """
 
+from typing import Annotated
+
 import typer
 
+from mmsearch import __version__
 from mmsearch.cli import (
     doctor,
     evaluate,
@@ -19,7 +22,7 @@ from mmsearch.cli import (
     similar,
     status,
 )
-from mmsearch.cli.output import say
+from mmsearch.cli.output import print_lines, say
 from mmsearch.errors import MMSearchError
 
 app = typer.Typer(
@@ -31,8 +34,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print_lines([f"mmsearch {__version__}"])
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
     """Find the page, the picture or the moment that answers a question.
 
     Exit codes: 0 ok; 1 error; 2 usage; 3 finished, with failed files;

@@ -16,6 +16,7 @@ import made_files
 import pytest
 from PIL import Image
 
+import mmsearch
 from mmsearch import Engine
 from mmsearch.cli import main as command_line
 from mmsearch.errors import StoreError
@@ -120,6 +121,10 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version") == (0, f"mmsearch {mmsearch.__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
