@@ -143,8 +143,10 @@ def run(
         Sandbox(num_workers) as sandbox,
         _ReadAhead(plan, sandbox, policy) as ahead,
     ):
-        for reading, outcome in ahead:
-            flow.take(reading, outcome)
+        for news in ahead:
+            if news:
+                flow.take(*news)
+            flow.flush_if_due()
         flow.flush()
     flow.finish()
     return flow.report()
@@ -183,9 +185,12 @@ class _Flow:
             document.ended = True
             document.error = outcome.reason if outcome else ""
             self._settled += 1
+        self._tell(path)
+
+    def flush_if_due(self) -> None:
+        """Commit what is whole, if the last commit is a while ago."""
         if time.perf_counter() - self._committed_at > _COMMIT_EVERY_S:
             self.flush()
-        self._tell(path)
 
     def flush(self) -> None:
         """Embed what waits and commit every document that is whole."""
@@ -332,10 +337,19 @@ class _ReadAhead:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
+        self._sandbox.close()  # first: the thread may be waiting for a file that never ends
         self._thread.join()
 
-    def __iter__(self) -> Iterator[_Outcome]:
-        while (outcome := self._queue.get()) is not None:
+    def __iter__(self) -> Iterator[_Outcome | None]:
+        """Yield outcomes as they come, and None while a slow file keeps everybody waiting."""
+        while True:
+            try:
+                outcome = self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                yield None
+                continue
+            if outcome is None:
+                return
             if isinstance(outcome, BaseException):
                 raise outcome
             yield outcome
