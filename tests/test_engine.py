@@ -164,6 +164,18 @@ def test_a_document_without_a_vector_fails_alone(engine: Engine, docs: Path) -> 
     assert "NaN" in failure.reason
 
 
+def test_a_long_document_fails_whole_when_an_early_page_has_no_vector(
+    engine: Engine, docs: Path
+) -> None:
+    pages = ["This page is poison .", *(f"The cat on page {number}." for number in range(2, 41))]
+    made_files.pdf(docs / "long.pdf", *pages)
+
+    [failure] = engine.index([docs], ocr=False).failed
+
+    assert failure.path.endswith("long.pdf")
+    assert not any(hit.path.endswith("long.pdf") for hit in engine.query("cat", k=50))
+
+
 @pytest.mark.parametrize("content", [None, {"program.py": "print()"}])
 def test_nothing_to_index_is_an_error(
     engine: Engine, tmp_path: Path, content: dict[str, str] | None

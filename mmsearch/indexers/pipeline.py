@@ -96,8 +96,8 @@ class IndexReport:
     failed:        documents that could not be read in this run
     failed_before: documents that failed in an earlier run and were not tried again
     unsupported:   files that no reader is for
-    seconds:       wall time by stage: ``plan``, ``read`` (waiting for it), ``embed``,
-                   ``commit``, ``refresh`` and ``total``
+    seconds:       wall time by stage: ``read`` (waiting for it), ``embed``, ``commit``,
+                   ``refresh`` and ``total``
     """
 
     documents: int
@@ -183,7 +183,8 @@ class _Flow:
                 self._embed()
         else:
             document.ended = True
-            document.error = outcome.reason if outcome else ""
+            if outcome:
+                document.error = outcome.reason
             self._settled += 1
         self._tell(path)
 
