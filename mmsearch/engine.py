@@ -9,6 +9,7 @@ first vector is needed: opening an index, listing it or checking it is quick.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,6 @@ from mmsearch.values import (
     Segment,
     Space,
     Status,
-    stored_path,
 )
 
 if TYPE_CHECKING:
@@ -102,21 +102,30 @@ class Engine:
         model: a name, a model folder, or an embedder of your own; by default the
         one the index was made with, or ``"default"`` for a new index.
         Raises StoreNotFound (a read never creates), SpaceMismatch where the index
-        was made with another model, ModelNotFound, StoreDamaged.
+        was made with another model than the one named, ModelNotFound, StoreDamaged.
         """
         from mmsearch.retriever.store.store import Store
 
         path = Path(path)
         if Store.exists(path):
             store = Store.open(path)
-            model = store.space.model if model is None else model
-            store.check_space(_space_of(model))
+            if model is None:  # looked for when it is needed: looking at an index needs none
+                model = store.space.model
+            else:
+                store.check_space(_space_of(model))
         elif create:
             model = DEFAULT_MODEL if model is None else model
             store = Store.create(path, _space_of(model))
         else:
             raise StoreNotFound(path)
         return cls(store, model, device=device)
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Say whether there is an index at ``path``."""
+        from mmsearch.retriever.store.store import Store
+
+        return Store.exists(Path(path))
 
     def close(self) -> None:
         """Stop the worker processes; the engine may be used again and starts new ones."""
@@ -148,9 +157,13 @@ class Engine:
 
     @property
     def embedder(self) -> "Embedder":
-        """The model, loaded when first asked for."""
+        """The model, loaded when first asked for.
+
+        Raises ModelNotFound and SpaceMismatch for the name that the index remembers.
+        """
         with self._lock:
             if self._embedder is None:
+                self._store.check_space(_space_of(self._model))
                 self._embedder = _embedder_of(self._model, self._device)
             return self._embedder
 
@@ -169,6 +182,7 @@ class Engine:
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         retry_failed: bool = False,
+        again: bool = False,
     ) -> "Plan":
         """Return what `index` would do; the index is not made, nor changed.
 
@@ -178,7 +192,7 @@ class Engine:
 
         path = Path(db)
         manifest = Store.open(path).documents() if Store.exists(path) else []
-        return _plan(manifest, paths, include, exclude, retry_failed)
+        return _plan(manifest, paths, include, exclude, retry_failed, again)
 
     def index(
         self,
@@ -189,6 +203,7 @@ class Engine:
         exclude: Sequence[str] = (),
         ocr: bool = True,
         retry_failed: bool = False,
+        again: bool = False,
         num_workers: int | None = None,
     ) -> "IndexReport":
         """Bring the index up to date with the files under ``paths``.
@@ -199,19 +214,25 @@ class Engine:
 
         include, exclude: globs over the path below each root
         ocr:              read the words in pictures, scans and films (slow, worth it)
+        retry_failed:     try unchanged files again that failed before
+        again:            read every file again, changed or not
         num_workers:      reader processes; by default one a core, at most eight
         Raises NothingToIndex, StoreLocked, ModelError.
         """
         from mmsearch.indexers import pipeline
 
         with self._store.writing() as writer:
-            plan = _plan(self._store.documents(), paths, include, exclude, retry_failed)
+            self._store.check_space(_space_of(self._model))  # before anything is read
+            began = time.perf_counter()
+            manifest = self._store.documents()
+            plan = _plan(manifest, paths, include, exclude, retry_failed, again)
             return pipeline.run(
                 plan,
                 embedder=lambda: self.embedder,
                 writer=writer,
                 policy=self._policy(ocr),
                 num_workers=num_workers or min(os.cpu_count() or 1, _MAX_WORKERS),
+                plan_s=time.perf_counter() - began,
                 on_progress=on_progress,
             )
 
@@ -220,13 +241,11 @@ class Engine:
 
         Returns how many there were; the files themselves stay. Raises StoreLocked.
         """
-        tops = [stored_path(Path(os.path.abspath(path))) for path in paths]
+        from mmsearch.indexers.plan import is_under
+
         with self._store.writing() as writer:
-            doomed = [
-                document.path
-                for document in self._store.documents()
-                if any(f"{document.path}/".startswith(f"{top}/") for top in tops)
-            ]
+            documents = self._store.documents()
+            doomed = [document.path for document in documents if is_under(document.path, paths)]
             if doomed:
                 writer.remove(doomed)
                 writer.refresh()
@@ -297,14 +316,15 @@ class Engine:
             raise EmptyQuery
         where = filter_sql(query)
         asked = compose(query, self._read_media(query, ocr=ocr))
-        texts = [asked.text] if asked.text else []
+        texts = [asked.text] if asked.text and asked.text is not asked.visual else []
         visual, *others = self.embedder.embed(
             [asked.visual, *texts, *asked.negative], role=Role.QUERY
         )
+        by_words = visual if asked.text else None
         return Question(
             visual=visual,
             visual_side=asked.visual_side,
-            text=others[0] if texts else None,
+            text=others[0] if texts else by_words,
             words=asked.words,
             negative=tuple(others[len(texts) :]),
             where=where,
@@ -394,6 +414,7 @@ def _plan(
     include: Sequence[str],
     exclude: Sequence[str],
     retry_failed: bool,
+    again: bool,
 ) -> "Plan":
     from mmsearch.indexers.discover import discover
     from mmsearch.indexers.plan import make_plan
@@ -404,6 +425,7 @@ def _plan(
         {document.path: document for document in manifest},
         roots,
         retry_failed=retry_failed,
+        again=again,
     )
     if not plan.num_supported and not plan.gone:
         reason = f"no supported file among the {plan.unsupported} found"

@@ -58,7 +58,10 @@ class NothingToIndex(BadInput):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path = str(path)
-        self.hint = "name a PDF, image, video or text file, or a folder that holds some"
+        self.hint = (
+            "name a PDF, image, video or text file, or a folder that holds some; "
+            "'mmsearch remove' takes out what was deleted"
+        )
         super().__init__(f"nothing to index at {path}: {reason}")
 
 

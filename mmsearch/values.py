@@ -75,6 +75,7 @@ class Image:
             raise ValueError(
                 f"an image is uint8 [h, w, 3], got {self.pixels.dtype} {self.pixels.shape}"
             )
+        _refuse_empty(self.pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +89,12 @@ class Frames:
             raise ValueError(
                 f"frames are uint8 [t, h, w, 3], got {self.pixels.dtype} {self.pixels.shape}"
             )
+        _refuse_empty(self.pixels)
+
+
+def _refuse_empty(pixels: "Pixels") -> None:
+    if pixels.size == 0:
+        raise ValueError(f"a part needs at least one pixel, got {pixels.shape}")
 
 
 Part: TypeAlias = Text | Image | Frames
@@ -102,18 +109,28 @@ def as_part(value: "Given") -> Part:
         return value
     if isinstance(value, str):
         return Text(value)
+    import numpy as np
+    from PIL import Image as pil
+
     if isinstance(value, Path):
-        from PIL import Image as pil
-
         with pil.open(value) as picture:
-            return as_part(picture.convert("RGB"))
-    if hasattr(value, "convert"):  # a PIL image
-        import numpy as np
-
-        return Image(np.asarray(value.convert("RGB")))
-    if hasattr(value, "ndim"):
+            return Image(_upright_on_white(picture))
+    if isinstance(value, np.ndarray):
         return Frames(value) if value.ndim == 4 else Image(value)
+    if isinstance(value, pil.Image):
+        return Image(_upright_on_white(value))
     raise TypeError(f"a part is text, an image, a path to one, or frames, not {type(value)}")
+
+
+def _upright_on_white(picture: "PILImage") -> "Pixels":
+    """Return a picture as readers see it: turned as its EXIF says, nothing transparent."""
+    import numpy as np
+    from PIL import Image as pil
+    from PIL import ImageOps
+
+    layered = ImageOps.exif_transpose(picture).convert("RGBA")
+    white = pil.new("RGBA", layered.size, "white")
+    return np.asarray(pil.alpha_composite(white, layered).convert("RGB"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,11 @@
 """What a library user sees: files in, hits out."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import made_files
 import numpy as np
@@ -12,11 +14,12 @@ import pytest
 from conftest import WordEmbedder
 from PIL import Image
 
-from mmsearch import Engine, Hit, Query
+from mmsearch import Engine, Hit, Item, Query
 from mmsearch.errors import (
     BadFilter,
     BadInput,
     EmptyQuery,
+    ModelNotFound,
     NothingToIndex,
     SegmentNotFound,
     SpaceMismatch,
@@ -26,6 +29,9 @@ from mmsearch.errors import (
 )
 from mmsearch.indexers.pipeline import Progress
 from mmsearch.values import Kind, stored_path
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
 
 RED, GREEN, BLUE = made_files.RED, made_files.GREEN, made_files.BLUE
 
@@ -80,7 +86,7 @@ def test_every_kind_of_file_becomes_segments(engine: Engine, docs: Path) -> None
 
     assert (report.documents, report.segments, report.failed) == (5, 7, ())
     assert heard[-1].documents == heard[-1].num_documents == 5
-    assert set(report.seconds) == {"read", "embed", "commit", "refresh", "total"}
+    assert set(report.seconds) == {"plan", "read", "embed", "commit", "refresh", "total"}
     assert engine.status().documents == {"image": 2, "pdf": 1, "text": 1, "video": 1}
 
 
@@ -176,6 +182,55 @@ def test_a_long_document_fails_whole_when_an_early_page_has_no_vector(
     assert not any(hit.path.endswith("long.pdf") for hit in engine.query("cat", k=50))
 
 
+def test_vectors_that_are_nan_fail_their_document_alone(tmp_path: Path, docs: Path) -> None:
+    class Careless(WordEmbedder):
+        """Returns NaN where it should have said so."""
+
+        def _row(self, item: Item) -> "Vectors":
+            return super()._row(item) * (np.nan if "dog" in item.text else 1)
+
+    with Engine.open(tmp_path / "careless", create=True, model=Careless()) as engine:
+        report = engine.index([docs], ocr=False)
+
+    assert report.documents == 4
+    assert [Path(failure.path).name for failure in report.failed] == ["note.md"]
+
+
+def test_globs_and_ocr_reach_the_readers(engine: Engine, docs: Path) -> None:
+    made_files.picture_of("Rules of the museum").save(docs / "sign.png")
+
+    assert engine.index([docs], include=["*.png"], exclude=["red*"], ocr=False).documents == 2
+    assert engine.query("museum", k=1)[0].text == ""
+    assert engine.index([docs], include=["sign.png"], again=True).documents == 1
+    assert "museum" in engine.query("museum", k=1)[0].text
+
+
+def test_a_touched_file_is_known_by_its_new_time(indexed: Engine, docs: Path) -> None:
+    os.utime(docs / "note.md", ns=(1, 1))
+
+    assert indexed.index([docs], ocr=False).skipped == 5
+    [note] = [one for one in indexed._store.documents() if one.path.endswith("note.md")]
+    assert note.mtime_ns == 1
+
+
+def test_an_evaluation_leaves_the_querys_own_source_out(
+    indexed: Engine, docs: Path, tmp_path: Path
+) -> None:
+    asked = {
+        "id": "page",
+        "kind": "page",
+        "page": "docs/report.pdf#2",
+        "relevant": [{"path": "docs/report.pdf", "page": 2}],
+    }
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text(json.dumps(asked))
+
+    [judged] = indexed.evaluate(queries).queries
+
+    assert judged.first_right is None
+    assert judged.found
+
+
 @pytest.mark.parametrize("content", [None, {"program.py": "print()"}])
 def test_nothing_to_index_is_an_error(
     engine: Engine, tmp_path: Path, content: dict[str, str] | None
@@ -242,6 +297,14 @@ def test_a_read_never_makes_an_index(tmp_path: Path) -> None:
         Engine.open(tmp_path / "nowhere")
 
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_index_can_be_looked_at_without_its_model(indexed: Engine) -> None:
+    with Engine.open(indexed.path) as engine:
+        assert engine.status().segments == 7
+        assert engine.check() == []
+        with pytest.raises(ModelNotFound, match="words"):
+            engine.query("cat")
 
 
 def test_another_model_is_refused_before_any_query(indexed: Engine) -> None:
@@ -337,6 +400,21 @@ def test_grouped_hits_name_each_document_once(indexed: Engine) -> None:
     assert len(paths) == len(set(paths)) == 5
 
 
+def test_a_long_document_crowds_no_other_out(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    made_files.pdf(folder / "long.pdf", *(f"The cat on page {n}." for n in range(250)))
+    for number in range(3):
+        (folder / f"{number}.md").write_text(f"Here the cat shares note {number} with a dog.")
+    engine.index([folder], ocr=False)
+
+    few = engine.query(Query("cat", min_score=0.1), k=4, group=True)
+    many = engine.query(Query("cat"), k=40)
+
+    assert len(few) == 4
+    assert {hit.score for hit in many if hit.path == few[0].path} >= {few[0].score}
+
+
 def test_the_same_question_gives_the_same_answer(indexed: Engine) -> None:
     assert indexed.query("pump", k=50) == indexed.query("pump", k=50)
 
@@ -430,8 +508,6 @@ def test_several_threads_may_ask_at_once(indexed: Engine, tmp_path: Path) -> Non
 def test_vectors_of_the_index_are_those_of_the_embedder(
     indexed: Engine, embedder: WordEmbedder
 ) -> None:
-    from mmsearch import Item
-
     [page] = indexed.query("museum", k=1)
     [expected] = embedder.embed([Item([page.text])])
 

@@ -87,6 +87,19 @@ def test_an_item_takes_words_pictures_paths_and_arrays(tmp_path: Path) -> None:
     assert shown.pixels[0, 0].tolist() == [255, 0, 0]
 
 
+def test_a_picture_in_an_item_is_upright_and_on_white(tmp_path: Path) -> None:
+    turned = pil.Exif()
+    turned[0x0112] = 6  # the camera was held upright
+    pil.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=turned)
+
+    upright, clear = Item([tmp_path / "turned.jpg", pil.new("LA", (2, 2), (0, 0))]).parts
+
+    assert isinstance(upright, Image)
+    assert upright.pixels.shape == (40, 20, 3)
+    assert isinstance(clear, Image)
+    assert clear.pixels.min() == 255
+
+
 def test_a_part_by_itself_is_an_item() -> None:
     assert Item("a red bus").parts == (Text("a red bus"),)
 
@@ -100,6 +113,8 @@ def test_a_part_by_itself_is_an_item() -> None:
         ([np.zeros((4, 6, 3))], ValueError),
         ([np.zeros((4, 6), np.uint8)], ValueError),
         ([np.zeros((1, 4, 6, 4), np.uint8)], ValueError),
+        ([np.zeros((0, 6, 3), np.uint8)], ValueError),
+        ([np.zeros((0, 4, 6, 3), np.uint8)], ValueError),
     ],
 )
 def test_what_is_no_item_is_refused_at_the_door(wrong: Any, error: type[Exception]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database
+from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model
 from mmsearch.cli.output import print_json, print_table, say, wants_json
 from mmsearch.engine import Engine
 
@@ -16,6 +16,7 @@ def evaluate(
         Path, typer.Argument(help="One JSON object a line.", metavar="QUERIES.jsonl")
     ],
     db: Database = DEFAULT_DATABASE,
+    model: Model = None,
     as_json: AsJson = None,
 ) -> None:
     """Measure how well queries with known answers are answered.
@@ -33,7 +34,7 @@ def evaluate(
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{number}/{total} queries" + ("\n" if number == total else ""))
 
-    with Engine.open(db) as engine:
+    with Engine.open(db, model=model) as engine:
         report = engine.evaluate(queries, on_progress=count)
     if wants_json(as_json):
         print_json(report.as_dict())

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model
-from mmsearch.cli.output import print_json, say, shown_path, shown_seconds, wants_json
+from mmsearch.cli.output import (
+    print_json,
+    print_lines,
+    say,
+    shown_path,
+    shown_seconds,
+    wants_json,
+)
 from mmsearch.engine import Engine
+from mmsearch.values import stored_path
 
 if TYPE_CHECKING:
     from mmsearch.indexers.pipeline import IndexReport, Progress
@@ -39,6 +47,10 @@ def index(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try files again that failed before.")
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Read unchanged files too, as after --no-ocr."),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Reader processes; by default one a core.", show_default=False),
@@ -61,8 +73,11 @@ def index(
     """
     globs = {"include": include or [], "exclude": exclude or []}
     if dry_run:
-        _print_plan(Engine.preview(paths, db=db, retry_failed=retry_failed, **globs), as_json)
+        plan = Engine.preview(paths, db=db, retry_failed=retry_failed, again=again, **globs)
+        _print_plan(plan, as_json)
         return
+    if not Engine.exists(db):  # a typing error must not leave an empty index behind
+        Engine.preview(paths, db=db, include=globs["include"], exclude=globs["exclude"])
     with Engine.open(db, create=True, model=model) as engine:
         try:
             with _Listener() as listener:
@@ -71,6 +86,7 @@ def index(
                     on_progress=listener.hear,
                     ocr=ocr,
                     retry_failed=retry_failed,
+                    again=again,
                     num_workers=workers,
                     **globs,
                 )
@@ -83,11 +99,12 @@ def index(
 
 
 def _print_plan(plan: "Plan", as_json: bool | None) -> None:
-    failed = [(str(one.source.path), one.error) for one in plan.read if one.error]
+    paths = [stored_path(one.source.path) for one in plan.read if not one.error]
+    failed = [(stored_path(one.source.path), one.error) for one in plan.read if one.error]
     if wants_json(as_json):
         print_json(
             {
-                "read": [str(one.source.path) for one in plan.read if not one.error],
+                "read": paths,
                 "bytes": sum(one.source.size for one in plan.read),
                 "unchanged": plan.unchanged + len(plan.touched),
                 "remove": list(plan.gone),
@@ -96,10 +113,9 @@ def _print_plan(plan: "Plan", as_json: bool | None) -> None:
             }
         )
         return
-    for one in plan.read:
-        say(f"read    {shown_path(str(one.source.path))}{' : ' + one.error if one.error else ''}")
-    for path in plan.gone:
-        say(f"remove  {shown_path(path)}")
+    print_lines(f"read        {shown_path(path)}" for path in paths)
+    print_lines(f"unreadable  {shown_path(path)}: {reason}" for path, reason in failed)
+    print_lines(f"remove      {shown_path(path)}" for path in plan.gone)
     say(
         f"{len(plan.read)} to read, {len(plan.gone)} to remove, "
         f"{plan.unchanged + len(plan.touched)} unchanged, {plan.unsupported} of other kinds"

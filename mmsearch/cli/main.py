@@ -5,6 +5,7 @@ libraries are imported by the engine when it needs them, so that ``--help``
 answers at once.
 """
 
+import sys
 from typing import Annotated
 
 import typer
@@ -71,7 +72,12 @@ app.add_typer(model.app, name="model")
 def main() -> None:
     """Run the app; an error of ours becomes one line, a hint, and its exit code."""
     try:
+        if sys.stdout is None:  # closed by whoever started us
+            raise OSError("standard output is closed")
         app()
+    except OSError as error:  # of printing: what the engine meets is an error of ours
+        say(f"error: {(error.strerror or str(error)).lower()}")
+        raise SystemExit(1) from None
     except MMSearchError as error:
         say(f"error: {error}")
         if error.hint:

@@ -29,4 +29,6 @@ Model: TypeAlias = Annotated[
     ),
 ]
 
-NumHits: TypeAlias = Annotated[int, typer.Option("-k", min=1, help="How many hits to print.")]
+NumHits: TypeAlias = Annotated[
+    int, typer.Option("-k", min=1, max=10_000, help="How many hits to print.")
+]

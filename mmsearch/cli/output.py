@@ -13,7 +13,7 @@ _SHORT_WORD = 3  # "of" and "the" are in every text: they say nothing about wher
 
 def wants_json(asked: bool | None) -> bool:
     """Say whether to print JSON: when asked, else when nobody reads a table."""
-    return asked if asked is not None else not sys.stdout.isatty()
+    return asked if asked is not None else not (sys.stdout and sys.stdout.isatty())
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401  whatever json takes
@@ -65,7 +65,12 @@ def print_facts(facts: Mapping[str, object]) -> None:
 def shown_path(path: str) -> str:
     """Return a stored path as a person would type it from here."""
     here = stored_path(Path.cwd()).rstrip("/") + "/"
-    return path.removeprefix(here)
+    return _visible(path.removeprefix(here))
+
+
+def _visible(text: str) -> str:
+    """Return ``text`` with control characters escaped: a name must not steer the terminal."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def shown_place(hit: Hit) -> str:
@@ -75,7 +80,7 @@ def shown_place(hit: Hit) -> str:
 
 def snippet(text: str, words: Sequence[str] = (), *, width: int = 160) -> str:
     """Return a line of the text, from just before the first of the longer words in it."""
-    line = " ".join(text.split())
+    line = _visible(" ".join(text.split()))
     if len(line) <= width:
         return line
     long = [word.lower() for word in words if len(word) > _SHORT_WORD]

@@ -43,7 +43,10 @@ def query(
     ] = None,
     path: Annotated[
         str | None,
-        typer.Option(help="Only documents whose path matches: 'reports/*.pdf'.", metavar="GLOB"),
+        typer.Option(
+            help="Only documents whose path ends like this: 'reports/*.pdf', 'reports/**'.",
+            metavar="GLOB",
+        ),
     ] = None,
     min_score: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Only hits that score at least this.")

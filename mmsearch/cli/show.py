@@ -8,6 +8,7 @@ import typer
 from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database
 from mmsearch.cli.output import print_facts, print_json, print_lines, say, shown_path, wants_json
 from mmsearch.engine import Engine
+from mmsearch.errors import BadInput
 
 
 def show(
@@ -63,5 +64,12 @@ def show(
 
         print_preview(thumbnail)
     if save:
-        save.write_bytes(thumbnail)
+        _write(save, thumbnail)
         say(f"wrote {save}" if thumbnail else f"wrote {save}, empty: it has no picture")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli.hits import print_hits
-from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, NumHits
+from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model, NumHits
 from mmsearch.engine import Engine
 
 
@@ -15,6 +15,7 @@ def similar(
         str, typer.Argument(help="Id of a segment, as 'mmsearch query' prints it.", metavar="ID")
     ],
     db: Database = DEFAULT_DATABASE,
+    model: Model = None,
     k: NumHits = 10,
     as_json: AsJson = None,
 ) -> None:
@@ -25,7 +26,7 @@ def similar(
     \b
         mmsearch similar 3f2a9c51d0b7e846 -k 5
     """
-    with Engine.open(db) as engine:
+    with Engine.open(db, model=model) as engine:
         engine.load()  # a third of a second that is not the search's
         began = time.perf_counter()
         hits = engine.similar(segment_id, k=k)

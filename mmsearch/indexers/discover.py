@@ -5,7 +5,9 @@
 Only names and sizes are looked at; no file is opened.
 """
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -89,12 +91,18 @@ def _source(
 ) -> Iterator[Source]:
     try:
         state = path.stat()
-        beside = [(path.parent / name).stat() for name in subtitles.get(path.stem, ())]
     except OSError:
         return  # a broken link, or gone since it was listed
-    if not path.is_file() or (state.st_dev, state.st_ino) in seen:
+    if not stat.S_ISREG(state.st_mode):
         return
-    seen.add((state.st_dev, state.st_ino))
+    if state.st_nlink == 1:  # hard links are files of their own: each may be edited apart
+        if (state.st_dev, state.st_ino) in seen:
+            return
+        seen.add((state.st_dev, state.st_ino))
+    beside = []
+    for name in subtitles.get(path.stem, ()):
+        with contextlib.suppress(OSError):
+            beside.append((path.parent / name).stat())
     yield Source(
         path,
         sum(one.st_size for one in (state, *beside)),

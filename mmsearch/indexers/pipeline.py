@@ -41,12 +41,15 @@ _QUEUED_SEGMENTS = 48  # read ahead of the embedder: about 30 MB at the default'
 _EMBED_SEGMENTS = 24  # segments embedded in one call; the embedder forms batches inside it
 _COMMIT_EVERY_S = 1.5  # a commit costs tens of ms whatever its size, and bounds what a kill loses
 _POLL_S = 0.5
+_LEAVE_S = 2.0
+_UNIT_TOLERANCE = 1e-2  # float16 on the way costs less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is: told after every segment and every document.
+    """How far a run is: told after every segment and every document that was read.
 
+    What was read is committed a moment later; the report counts what is committed.
     stage is the slowest so far (``read``, ``embed`` or ``commit``), the one that
     sets the speed; ``path`` is the document last finished or being read.
     """
@@ -96,8 +99,8 @@ class IndexReport:
     failed:        documents that could not be read in this run
     failed_before: documents that failed in an earlier run and were not tried again
     unsupported:   files that no reader is for
-    seconds:       wall time by stage: ``read`` (waiting for it), ``embed``, ``commit``,
-                   ``refresh`` and ``total``
+    seconds:       wall time by stage: ``plan``, ``read`` (waiting for it), ``embed``,
+                   ``commit``, ``refresh`` and ``total``
     """
 
     documents: int
@@ -127,6 +130,7 @@ def run(
     writer: Writer,
     policy: ReadPolicy,
     num_workers: int,
+    plan_s: float = 0.0,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> IndexReport:
     """Carry the plan out and return what was done.
@@ -149,7 +153,7 @@ def run(
             flow.flush_if_due()
         flow.flush()
     flow.finish()
-    return flow.report()
+    return flow.report(plan_s)
 
 
 class _Flow:
@@ -215,9 +219,10 @@ class _Flow:
             self._writer.refresh()
         self._spend("refresh")
 
-    def report(self) -> IndexReport:
-        """Return what was done so far."""
+    def report(self, plan_s: float) -> IndexReport:
+        """Return what was done so far, after planning for ``plan_s`` seconds."""
         plan = self._plan
+        total = plan_s + time.perf_counter() - self._began
         return IndexReport(
             documents=self._documents,
             segments=self._segments,
@@ -226,7 +231,7 @@ class _Flow:
             failed=tuple(self._failed),
             failed_before=tuple(Failure(one.path, one.error) for one in plan.failed_before),
             unsupported=plan.unsupported,
-            seconds={**self._seconds, "total": time.perf_counter() - self._began},
+            seconds={"plan": plan_s, **self._seconds, "total": total},
         )
 
     def _embed(self) -> None:
@@ -255,7 +260,10 @@ class _Flow:
         if not items:
             return []
         try:
-            return list(self._embedder().embed(items, role=Role.DOCUMENT))
+            vectors = list(self._embedder().embed(items, role=Role.DOCUMENT))
+            if not all(abs(float(one @ one) - 1) < _UNIT_TOLERANCE for one in vectors):
+                raise BadVectors("NaN, or not of unit length")
+            return vectors
         except BadVectors as error:
             if len(items) == 1:
                 return [error]
@@ -338,8 +346,10 @@ class _ReadAhead:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._sandbox.close()  # first: the thread may be waiting for a file that never ends
-        self._thread.join()
+        try:
+            self._sandbox.close()  # the thread may be waiting for a file that never ends,
+        finally:
+            self._thread.join(_LEAVE_S)  # or be hashing a large one: then it ends by itself
 
     def __iter__(self) -> Iterator[_Outcome | None]:
         """Yield outcomes as they come, and None while a slow file keeps everybody waiting."""

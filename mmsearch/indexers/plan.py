@@ -8,6 +8,7 @@ opened. One whose time changed but whose content hash did not is only touched.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,22 +66,28 @@ def make_plan(
     roots: Sequence[Path],
     *,
     retry_failed: bool = False,
+    again: bool = False,
 ) -> Plan:
     """Hold the sources against the manifest and return what has to be done.
 
-    Only documents under ``roots`` whose file is really gone count as gone: one
-    that this run's globs pass over stays in the index.
+    Only documents under ``roots`` whose file is really gone count as gone, and those whose
+    file is of no supported kind any more: one that this run's globs pass over stays in the
+    index. With ``again`` unchanged files are read too.
     """
     read: list[Reading] = []
     touched: list[Document] = []
     failed_before: list[Document] = []
     unchanged = unsupported = 0
     found: set[str] = set()
+    gone: list[str] = []
     for source in sources:
         path = stored_path(source.path)
+        if path in found:  # two names that are one once their bytes are written as text
+            unsupported += 1
+            continue
         found.add(path)
-        known = manifest.get(path)
-        if known and retry_failed and known.status is Status.FAILED:
+        kept = known = manifest.get(path)
+        if known and (again or (retry_failed and known.status is Status.FAILED)):
             known = None
         if known and (known.size, known.mtime_ns) == (source.size, source.mtime_ns):
             if known.status is Status.FAILED:
@@ -91,6 +98,7 @@ def make_plan(
         reading = _examine(source, known)
         if reading is None:
             unsupported += 1
+            gone += [path] if kept else []
         elif known and _is_same(known, reading):
             touched.append(replace(known, size=source.size, mtime_ns=source.mtime_ns))
         else:
@@ -99,7 +107,7 @@ def make_plan(
         read=tuple(read),
         unchanged=unchanged,
         touched=tuple(touched),
-        gone=tuple(_gone(manifest, roots, found)),
+        gone=(*gone, *_gone(manifest, roots, found)),
         failed_before=tuple(failed_before),
         unsupported=unsupported,
     )
@@ -154,11 +162,30 @@ def hash_if_readable(path: Path) -> str:
 
 
 def _gone(manifest: Mapping[str, Document], roots: Sequence[Path], found: set[str]) -> list[str]:
-    tops = [stored_path(Path(os.path.abspath(root))) for root in roots]
     return [
         path
         for path in manifest
-        if path not in found
-        and any(path == top or path.startswith(top.rstrip("/") + "/") for top in tops)
-        and not os.path.lexists(path)
+        if path not in found and is_under(path, roots) and not _may_exist(path)
     ]
+
+
+def is_under(path: str, roots: Sequence[str | Path]) -> bool:
+    """Say whether a stored path is one of ``roots``, or lies in one of these folders."""
+    tops = (stored_path(Path(os.path.abspath(root))).rstrip("/") for root in roots)
+    return any(f"{path}/".startswith(f"{top}/") for top in tops)
+
+
+def _may_exist(path: str) -> bool:
+    """Say whether a file is there, or might be: a folder we may not enter proves nothing."""
+    escaped = re.sub(
+        rb"\\x([0-9a-f]{2})", lambda byte: bytes.fromhex(byte[1].decode()), path.encode()
+    )
+    for name in {path.encode(), escaped}:
+        try:
+            os.lstat(name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return True
+        return True
+    return False

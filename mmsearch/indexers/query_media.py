@@ -39,7 +39,8 @@ def parse_page(name: str) -> tuple[Path, int]:
 
 
 def _task(path: Path, kind: Kind, policy: ReadPolicy, page: int | None = None) -> ReadTask:
-    if not path.exists():
-        raise UnreadableFile(path, "there is no such file")
+    if not path.is_file():
+        reason = "it is no file that can be read" if path.exists() else "there is no such file"
+        raise UnreadableFile(path, reason)
     only = Locator(page=page) if page else None
     return ReadTask(path, kind, policy, only=only, whole=page is None)

@@ -168,6 +168,8 @@ class _Worker:
         self._has_started = False
         self._busy_s = 0.0
         self._waiting_since = time.monotonic()
+        # Closed twice at once, its number may by then be that of somebody else's file.
+        self._killing = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
                 _command(theirs.fileno(), preload=preload),
@@ -237,11 +239,12 @@ class _Worker:
         return self._waiting_since + max(left, 0.0) + _GRACE_S
 
     def kill(self) -> None:
-        """End the process and wait for it; killing a dead one is fine."""
-        self.is_alive = False
-        self._process.kill()
-        self._process.wait()
-        self.connection.close()
+        """End the process and wait for it; killing a dead one is fine, from any thread."""
+        with self._killing:
+            self.is_alive = False
+            self._process.kill()
+            self._process.wait()
+            self.connection.close()
 
     def _died(self) -> UnreadableFile:
         self.is_alive = False

@@ -17,9 +17,11 @@ import pytest
 from PIL import Image
 
 import mmsearch
-from mmsearch import Engine
+from mmsearch import Engine, Hit, Query
 from mmsearch.cli import main as command_line
+from mmsearch.cli.output import shown_path
 from mmsearch.errors import StoreError
+from mmsearch.values import Kind
 
 COMMANDS = (
     ["index"],
@@ -203,6 +205,40 @@ def test_previews_are_shown_where_the_terminal_can(
     assert "▀" in run("query", "rain", "--no-json", "--preview", "-k", "1").out
 
 
+@pytest.mark.parametrize(
+    ("flags", "asked"),
+    [
+        (["--not", "cat", "--not", "dog"], {"negative": ("cat", "dog")}),
+        (["--where", "page <= 3"], {"where": "page <= 3"}),
+        (["--path", "docs/*.pdf"], {"path": "docs/*.pdf"}),
+        (["--type", "pdf, image"], {"kinds": (Kind.PDF, Kind.IMAGE)}),
+        (["--min-score", "0.4"], {"min_score": 0.4}),
+        (["--video", "film.mp4"], {"video": Path("film.mp4")}),
+        (["--page", "report.pdf#2"], {"page": "report.pdf#2"}),
+        (["--image", "a.png", "--image", "b.png"], {"images": (Path("a.png"), Path("b.png"))}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_flags_say_what_is_asked(
+    home: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    asked: dict[str, object],
+) -> None:
+    heard: list[tuple[Query, dict[str, object]]] = []
+
+    def hear(engine: Engine, query: Query, **how: object) -> list[Hit]:
+        heard.append((query, how))
+        return []
+
+    monkeypatch.setattr(Engine, "query", hear)
+
+    run("query", "rain", *flags, "-k", "7", "--group", "--no-ocr")
+
+    assert heard == [(Query("rain", **asked), {"k": 7, "group": True, "ocr": False})]  # type: ignore[arg-type]
+
+
 # ---------------------------------------------------------------- exit codes and errors
 
 
@@ -228,6 +264,9 @@ def test_a_missing_index_says_how_to_make_one(tmp_path: Path, run: Run) -> None:
         (["query", "x", "--page", "report.pdf"], "does not name a page"),
         (["query", "x", "--image", "gone.png"], "no such file"),
         (["query", "x", "--image", "report.pdf"], "cannot read report.pdf"),
+        (["query", "x", "--image", "docs"], "no file that can be read"),
+        (["query", "x", "--where", "1 " + "+ 1 " * 900 + "= page"], "more than"),
+        (["show", "SEGMENT", "--save", "nowhere/x.webp"], "cannot write nowhere/x.webp"),
         (["index", "gone"], "nothing to index at gone"),
         (["index", "docs", "--model", "gone", "--db", "new"], "no model named 'gone'"),
         (["show", "0" * 16], "no segment"),
@@ -239,7 +278,7 @@ def test_a_missing_index_says_how_to_make_one(tmp_path: Path, run: Run) -> None:
 def test_an_error_is_one_sentence_and_exit_code_1(
     home: Path, run: Run, words: list[str], said: str
 ) -> None:
-    done = run(*words)
+    done = run(*(a_hit(run)["id"] if word == "SEGMENT" else word for word in words))
 
     assert done.code == 1
     assert said in done.err
@@ -247,7 +286,14 @@ def test_an_error_is_one_sentence_and_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    "words", [["quer"], ["query", "x", "--dbb", "y"], ["query", "x", "--type", "song"], ["index"]]
+    "words",
+    [
+        ["quer"],
+        ["query", "x", "--dbb", "y"],
+        ["query", "x", "--type", "song"],
+        ["query", "x", "-k", "99999999999999999999"],
+        ["index"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(home: Path, run: Run, words: list[str]) -> None:
     assert run(*words).code == 2
@@ -268,6 +314,29 @@ def test_failed_files_are_exit_code_3_and_the_rest_is_indexed(home: Path, run: R
 
 def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are born deaf
+
+
+def test_a_typing_error_leaves_no_empty_index_behind(home: Path, run: Run) -> None:
+    assert run("index", "dosc", "--db", "new").code == 1
+    assert not (home / "new").exists()
+
+
+def test_output_that_cannot_be_written_is_an_error_in_one_line(home: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mmsearch.cli.main", "status"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert done.returncode != 0
+    assert "no space left" in done.stderr.lower()
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_does_not_steer_the_terminal() -> None:
+    assert shown_path("/a\x1b[31mred\n.txt") == "/a\\x1b[31mred\\n.txt"
 
 
 def holds_something(db: Path) -> bool:

@@ -36,13 +36,14 @@ def pdf(path: Path, *pages: str, size: tuple[float, float] = (595, 842), **save:
     return path
 
 
-def scanned_pdf(path: Path, text: str, *, rotate: int = 0) -> Path:
-    """Write a PDF whose only page is a picture of words."""
+def scanned_pdf(path: Path, text: str, *, rotate: int = 0, stamp: str = "") -> Path:
+    """Write a PDF whose only page is a picture of words, with a stamp in its text layer."""
     picture = io.BytesIO()
     picture_of(text, size=(1240, 700), points=36).save(picture, "PNG")
     with mupdf.open() as document:
         page = document.new_page(width=595, height=336)
         page.insert_image(page.rect, stream=picture.getvalue())
+        page.insert_text((20, 325), stamp, fontsize=6)
         page.set_rotation(rotate)
         document.save(path)
     return path

@@ -89,6 +89,20 @@ def test_unicode_and_undecodable_names_are_found(tmp_path: Path) -> None:
     assert len(found(tmp_path)) == 3
 
 
+def test_hard_links_are_files_of_their_own(tmp_path: Path) -> None:
+    grow(tmp_path, "a.txt")
+    os.link(tmp_path / "a.txt", tmp_path / "b.txt")
+
+    assert found(tmp_path) == ["a.txt", "b.txt"]
+
+
+def test_a_broken_link_beside_a_film_does_not_hide_it(tmp_path: Path) -> None:
+    grow(tmp_path, "talk.mp4")
+    (tmp_path / "talk.srt").symlink_to("nowhere")
+
+    assert found(tmp_path) == ["talk.mp4"]
+
+
 def test_a_pipe_is_not_a_file_to_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pdf")
 

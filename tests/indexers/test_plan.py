@@ -93,6 +93,52 @@ def test_a_deleted_file_under_the_root_is_gone(note: Path) -> None:
     assert plan.gone == (known.path,)
 
 
+def test_a_file_that_is_of_no_supported_kind_any_more_is_gone(note: Path) -> None:
+    known = kept(note)
+    named = note.rename(note.with_name("note"))
+    named.write_bytes(bytes(range(256)))
+    os.utime(named, ns=(1, 1))
+
+    plan = plan_for(note.parent, replace(known, path=stored_path(named)))
+
+    assert plan.gone == (stored_path(named),)
+
+
+def test_a_neighbour_with_a_longer_name_is_not_under_a_folder(note: Path) -> None:
+    known = kept(note)
+    note.unlink()
+    neighbour = replace(known, path=f"{stored_path(note.parent)}2/note.txt")
+
+    assert plan_for(note.parent, neighbour).gone == ()
+
+
+def test_a_file_of_undecodable_name_that_is_there_is_not_gone(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))
+    path.write_text("Coffee.")
+    known = kept(path)
+
+    assert make_plan([], {known.path: known}, [tmp_path]).gone == ()
+    path.unlink()
+    assert make_plan([], {known.path: known}, [tmp_path]).gone == (known.path,)
+
+
+def test_two_names_that_are_one_as_text_are_one_document(tmp_path: Path) -> None:
+    for name in (b"/caf\xe9.txt", b"/caf\\xe9.txt"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + name)).write_text("Coffee.")
+
+    plan = plan_for(tmp_path)
+
+    assert (len(plan.read), plan.unsupported) == (1, 1)
+
+
+def test_everything_is_read_again_when_asked(note: Path) -> None:
+    known = kept(note)
+
+    plan = make_plan(discover([note]), {known.path: known}, [note], again=True)
+
+    assert names_read(plan) == ["note.txt"]
+
+
 def test_a_file_that_the_globs_pass_over_is_not_gone(note: Path) -> None:
     known = kept(note)
 

@@ -19,6 +19,10 @@ def complaint(path: Path, max_frame_pixels: int) -> str:
     Files of other containers, and those whose index is elsewhere or missing, pass: the
     decoder reports the latter well. Checks frame count, duration and frame size.
     """
+    with open(path, "rb") as file:
+        if _is_mpeg_stream(file.read(5)):
+            # The decoder gives frames of other times than those asked for, and says nothing.
+            return "it is an MPEG stream, which is not decoded reliably; convert it to MP4"
     size = path.stat().st_size
     moov = _moov(path, size)
     if moov is None:
@@ -31,6 +35,11 @@ def complaint(path: Path, max_frame_pixels: int) -> str:
         if reason := _track_complaint(track, size, max_frame_pixels):
             return reason
     return ""
+
+
+def _is_mpeg_stream(head: bytes) -> bool:
+    """Tell a transport stream, with time codes or without, and a program stream."""
+    return head[:1] == b"G" or head[4:] == b"G" or head[:4] == b"\x00\x00\x01\xba"
 
 
 def _track_complaint(track: dict[bytes, bytes], size: int, max_frame_pixels: int) -> str:

@@ -81,13 +81,17 @@ def to_rgb(picture: "Image") -> "Image":
 def _to_8_bits(values: "npt.NDArray[np.float64]") -> "npt.NDArray[np.uint8]":
     """Bring a 16- or 32-bit greyscale into 0..255.
 
-    Sensors and depth maps seldom use their range: the values that occur are spread over
-    it, or a 12-bit scan would come out nearly black.
+    Whole numbers up to 255 are taken as they are. Sensors, depth maps and fractions seldom
+    use their range: the values that occur are spread over it, or a 12-bit scan would come
+    out nearly black. A picture of one value is taken as a share of the range it is of.
     """
     import numpy as np
 
     finite = np.nan_to_num(values, posinf=0, neginf=0)
     low, high = finite.min(), finite.max()
-    if low >= 0 and high <= 255:
+    if low >= 0 and high <= 255 and np.array_equal(finite, np.rint(finite)):
         return finite.astype(np.uint8)
+    if low == high:
+        share = low / (1 if 0 <= high <= 1 else 65535)
+        return np.full(finite.shape, round(255 * float(np.clip(share, 0, 1))), dtype=np.uint8)
     return ((finite - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)

@@ -31,6 +31,8 @@ _LONGEST_SIDE = 8192  # pixels, of a page that is a ribbon
 _END_BYTES = 4096  # at the end of a file, in which its end mark is looked for
 _BROKEN_WORD = re.compile(r"(?<=[^\W\d_])[-\u00ad\u2010]\n(?=[a-z\u00df-\u00ff])")
 _MIN_WORDS = 5  # of a text layer, under which a page with ink on it is taken for a scan
+_STAMP_WORDS = 40  # under which the layer of a page that is one picture is not what it says
+_MOST_OF_A_PAGE = 0.7
 
 
 def read(path: Path, policy: ReadPolicy, *, page: int | None = None) -> Iterator[Segment]:
@@ -94,7 +96,8 @@ def _segment(page: _Page, number: int, names: tuple[object, ...], policy: ReadPo
     picture = _render(page, policy.max_pixels)
     text = _text_layer(page)
     origin = TextOrigin.LAYER if text else TextOrigin.NONE
-    if policy.ocr and _has_ink(picture) and (_is_scant(text) or _is_garbage(text)):
+    is_scan = _is_scant(text) or _is_garbage(text) or _is_stamped_scan(page, text)
+    if policy.ocr and is_scan and _has_ink(picture):
         read = ocr.read_text(_render(page, ocr.MAX_SIDE**2, ocr.MAX_SIDE))
         if len(read.split()) > len(text.split()) or _is_garbage(text):
             text, origin = read, TextOrigin.OCR if read else TextOrigin.NONE
@@ -140,6 +143,15 @@ def _text_layer(page: _Page) -> str:
 
 def _is_scant(text: str) -> bool:
     return len(text.split()) < _MIN_WORDS
+
+
+def _is_stamped_scan(page: _Page, text: str) -> bool:
+    """Tell a scan on which an archive printed a line of its own: one picture is the page."""
+    if len(text.split()) >= _STAMP_WORDS:
+        return False
+    whole = abs(page.rect.get_area())
+    pictures = (_pymupdf().Rect(one["bbox"]) & page.rect for one in page.get_image_info())
+    return any(abs(picture.get_area()) > _MOST_OF_A_PAGE * whole for picture in pictures)
 
 
 def _is_garbage(text: str) -> bool:

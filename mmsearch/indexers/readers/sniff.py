@@ -14,8 +14,8 @@ SUPPORTED_SUFFIXES = (
     TEXT_SUFFIXES
     | {".pdf"}
     | {".png", ".jpg", ".jpeg", ".jpe", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2"}
-    | {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"}
-    | {".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
+    | {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"}
+    | {".flv", ".wmv", ".3gp"}
 )
 """Names that promise a document: one whose bytes say otherwise failed, others are not ours."""
 

@@ -11,7 +11,7 @@ from mmsearch.indexers.readers.text import decode
 _SUFFIXES = (".srt", ".vtt")
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}")
-_TAG = re.compile(r"<[^>\n]*>|\{\\[^}\n]*\}")
+_TAG = re.compile(r"<[^<>\n]{0,200}>|\{\\[^{}\n]{0,200}\}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from mmsearch.indexers.readers import about
 from mmsearch.indexers.readers.sniff import looks_like_text, utf16_without_mark
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
 
-_HEADING = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t#]*")
-_FENCE = re.compile(r"[ ]{0,3}(```|~~~)")
+_HEADING = re.compile(r"(#{1,6})[ \t]+(.+)")
+_FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})([^\n]*)")
+_CODE_INDENT = ("    ", "\t")
 _SENTENCE_END = re.compile(
     r"(?<=[.!?。\uff01\uff1f])[\"'\u201d\u2019)\]]*\s+|(?<=[。\uff01\uff1f])"
 )
-_WORD = re.compile(r"\S+")
+# Words beyond 20 letters count more than once: some scripts put no blanks between theirs.
+_WORD = re.compile(r"\S{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,11 @@ def read(path: Path, policy: ReadPolicy) -> Iterator[Segment]:
         )
 
 
-def decode(raw: bytes) -> str:
-    """Return the text of UTF-8, UTF-16 or, where neither fits, Windows-1252 bytes."""
+def decode(raw: bytes, *, is_cut: bool = False) -> str:
+    """Return the text of UTF-8, UTF-16 or, where neither fits, Windows-1252 bytes.
+
+    With ``is_cut`` the bytes may end inside a character, which is then left out.
+    """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", "replace")
     if codec := utf16_without_mark(raw):
@@ -59,15 +64,17 @@ def decode(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if error.start > len(raw) - 4 and error.reason == "unexpected end of data":
-            return raw[: error.start].decode("utf-8-sig")  # cut inside the last character
-        # Its five unassigned bytes are the only ones latin-1 is needed for.
-        return "".join(
-            bytes((byte,)).decode("latin-1" if byte in _UNASSIGNED else "cp1252") for byte in raw
-        )
+        if is_cut and error.start > len(raw) - 4 and error.reason == "unexpected end of data":
+            return raw[: error.start].decode("utf-8-sig")
+        return raw.decode("latin-1").translate(_WINDOWS_1252)
 
 
-_UNASSIGNED = frozenset(b"\x81\x8d\x8f\x90\x9d")
+# Where it differs from latin-1; five of its bytes are assigned to nothing.
+_WINDOWS_1252 = {
+    byte: bytes((byte,)).decode("cp1252")
+    for byte in range(0x80, 0xA0)
+    if byte not in b"\x81\x8d\x8f\x90\x9d"
+}
 
 
 def _decoded(path: Path, max_bytes: int) -> str:
@@ -77,7 +84,7 @@ def _decoded(path: Path, max_bytes: int) -> str:
         raise UnreadableFile(path, "it is empty")
     if not looks_like_text(raw[:65536]):
         raise UnreadableFile(path, "it is not text, whatever its name says")
-    text = decode(raw)
+    text = decode(raw, is_cut=len(raw) == max_bytes)
     if not text.strip():
         raise UnreadableFile(path, "it holds nothing but blanks")
     return text
@@ -128,27 +135,47 @@ def _pieces(text: str, start: int, end: int, max_words: int) -> Iterator[tuple[i
 def _blocks(text: str) -> Iterator[_Block]:
     """Cut at blank lines and Markdown headings; a fenced block of code has neither."""
     headings: dict[int, str] = {}
-    start, end, num_words, in_fence = -1, -1, 0, False
+    start, end, num_words, fence = -1, -1, 0, ""
     at = 0
     for line in text.splitlines(keepends=True):
         content = line.strip()
         first = at + len(line) - len(line.lstrip())
         last = first + len(content)
         at += len(line)
-        heading = None if in_fence else _HEADING.fullmatch(content)
-        if _FENCE.match(line):
-            in_fence = not in_fence
-        if num_words and (heading or (not content and not in_fence)):
+        is_prose = not fence and not line.startswith(_CODE_INDENT)
+        heading = _HEADING.fullmatch(content.rstrip("# \t")) if is_prose else None
+        fence = _fence_after(line, fence)
+        if num_words and (heading or (not content and not fence)):
             yield _Block(start, end, num_words, tuple(headings.values()))
             num_words = 0
         if heading:
             level = len(heading[1])
             headings = {key: value for key, value in headings.items() if key < level}
             headings[level] = heading[2]
-            yield _Block(first, last, len(content.split()), tuple(headings.values()), True)
+            yield _Block(first, last, _num_words(content), tuple(headings.values()), True)
         elif content:
             start = first if not num_words else start
             end = last
-            num_words += len(content.split())
+            num_words += _num_words(content)
     if num_words:
         yield _Block(start, end, num_words, tuple(headings.values()))
+
+
+def _num_words(content: str) -> int:
+    return sum(1 for _ in _WORD.finditer(content))
+
+
+def _fence_after(line: str, fence: str) -> str:
+    """Return the fence of code that is open after a line, where ``fence`` was before it.
+
+    It is closed by as many of its own marks and nothing else; backticks with more of them
+    on their line are code inside a sentence.
+    """
+    mark = _FENCE.match(line)
+    if mark is None:
+        return fence
+    marks, rest = mark[1], mark[2].strip()
+    if not fence:
+        return "" if marks[0] == "`" and "`" in rest else marks
+    closes = marks[0] == fence[0] and len(marks) >= len(fence) and not rest
+    return "" if closes else fence

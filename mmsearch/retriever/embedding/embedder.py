@@ -44,7 +44,8 @@ class LatentEmbedder:
     ) -> None:
         self._description, self._model, self._batch_tokens = description, model, batch_tokens
         self._space = description.space
-        # Set in the pool's own threads, torch leaves the caller's as they are.
+        # What a pool thread sets is the default of every thread that has not asked yet.
+        torch.get_num_threads()  # so the caller's asks now, and keeps its own
         self._pool = ThreadPoolExecutor(num_threads, "mmsearch-embed", initializer=_one_thread)
 
     @property

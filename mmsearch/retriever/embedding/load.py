@@ -73,7 +73,8 @@ def load_embedder(
 
     ``device`` is a torch device, or "auto": a GPU where there is one. ``num_threads`` is
     how many batches are embedded side by side, by default one a core on a CPU and one on a
-    GPU; torch's own threads stay as they are. Raises ModelNotFound or BadCheckpoint.
+    GPU; torch's own threads in the calling thread stay as they are. Raises ModelNotFound
+    or BadCheckpoint.
     """
     folder = model_folder(name_or_path)
     import torch

@@ -21,7 +21,8 @@ class Composition:
     """What is to be embedded for a query.
 
     visual:     compared with visual vectors; ``visual_side`` says what it was made of
-    text:       compared with text vectors; None where there are no words
+    text:       compared with text vectors, the same item as ``visual`` where nothing is
+                shown; None where there are no words
     words:      looked up in the full text
     negative:   what is not wanted
     has_pixels: a picture or a film was shown. A page does not count, unless it has no
@@ -41,7 +42,7 @@ def compose(query: Query, media: Sequence[Segment]) -> Composition:
 
     Raises ValueError where neither the query nor its media hold anything.
     """
-    own = [query.text] if query.text.strip() else []
+    own = [printable(query.text)] if query.text.strip() else []
     read = [segment.text for segment in media if segment.text.strip()]
     shown = [
         part
@@ -51,11 +52,17 @@ def compose(query: Query, media: Sequence[Segment]) -> Composition:
         if view is View.VISUAL
     ]
     texts = own + read
+    text = Item(texts) if texts else None
     return Composition(
-        visual=Item([*shown, *own] if shown else texts),
+        visual=text if text and not shown else Item([*shown, *own]),
         visual_side=View.VISUAL if shown else View.TEXT,
-        text=Item(texts) if texts else None,
+        text=text,
         words=" ".join(" ".join(own or read).split()[:MAX_WORDS]),
-        negative=tuple(Item([text]) for text in query.negative if text.strip()),
+        negative=tuple(Item([printable(text)]) for text in query.negative if text.strip()),
         has_pixels=any(one.kind is not Kind.PDF or not one.text.strip() for one in media),
     )
+
+
+def printable(text: str) -> str:
+    """Return ``text`` as UTF-8 can say it: bytes that no terminal decoded become ``?``."""
+    return text.encode("utf-8", "replace").decode()

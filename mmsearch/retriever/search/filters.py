@@ -16,6 +16,7 @@ KEYWORDS = frozenset(
 )
 FUNCTIONS = frozenset({"lower", "upper", "starts_with", "ends_with", "contains"})
 MAX_LENGTH = 4_000
+MAX_WORDS = 256  # a chain of 900 sums overflows the stack of the database, and ends the process
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -70,6 +71,8 @@ def checked(where: str) -> str:
         words.append(text)
     if not words:
         raise BadFilter(where, "it is empty")
+    if len(words) > MAX_WORDS:
+        raise BadFilter(where[:40] + "...", f"it has more than {MAX_WORDS} words and signs")
     if depth:
         raise BadFilter(where, "a bracket is never closed")
     return " ".join(words)

@@ -27,8 +27,9 @@ from mmsearch.retriever.store.store import Snapshot, Store, StoredSegment
 from mmsearch.retriever.store.tables import terms
 from mmsearch.values import Hit, View
 
-# How deep each list is asked: what one list has at rank 50 the others may have at 1.
-MIN_DEPTH, DEPTH_PER_HIT = 50, 5
+# How deep each list is asked: what one list has at rank 200 the others may have at 1. The
+# same for every k in common use, so that asking for more hits does not change their scores.
+MIN_DEPTH, DEPTH_PER_HIT = 200, 5
 
 
 class Searcher:
@@ -61,10 +62,9 @@ class Searcher:
             if not group:
                 return _numbered(hits[:k])
             grouped = best_of_each(hits)
-            # One long document may have filled every list by itself: then look deeper,
-            # unless what lies deeper scores too little anyway.
+            # One long document may have filled every list by itself: then look deeper.
             exhausted = all(len(found) < depth for found in lists.values())
-            if len(grouped) >= k or exhausted or len(hits) < len(fused):
+            if len(grouped) >= k or exhausted:
                 return _numbered(grouped[:k])
             depth *= 4
 

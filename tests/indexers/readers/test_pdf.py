@@ -211,3 +211,13 @@ def test_a_damaged_file_says_nothing_on_stderr(
     with pytest.raises(UnreadableFile):
         pages(tmp_path / "a.pdf")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_scan_with_a_line_stamped_on_it_is_still_read(tmp_path: Path) -> None:
+    stamp = "Downloaded from the archive on 12 March 2024 by a guest"
+    path = scanned_pdf(tmp_path / "a.pdf", "The harbour was\nclosed for a week", stamp=stamp)
+
+    [page] = read(path, Kind.PDF, ReadPolicy())
+
+    assert page.text_origin is TextOrigin.OCR
+    assert "harbour" in page.text

@@ -119,3 +119,42 @@ def test_a_huge_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
 def test_emptiness_and_binary_junk_are_unreadable(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnreadableFile):
         passages(tmp_path / "a.txt", content)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```pip install x``` is all it takes",
+        "````\n```\n# no heading\n````",
+        "~~~\n```\n# no heading\n~~~",
+        "    # a comment in indented code",
+    ],
+)
+def test_code_neither_makes_nor_hides_headings(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "guide.md"
+    path.write_text(f"# First\n\n{'word ' * 60}\n\n{code}\n\n# Second\n\n{'word ' * 60}\n")
+
+    abouts = [segment.about for segment in read(path, Kind.TEXT, ReadPolicy())]
+
+    assert len(abouts) == 2
+    assert "First" in abouts[0]
+    assert "Second" in abouts[1]
+
+
+def test_a_script_without_blanks_is_cut_into_passages_too(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("\u6f22\u5b57" * 15_000)
+
+    segments = list(read(path, Kind.TEXT, ReadPolicy()))
+
+    assert "".join(segment.text for segment in segments) == path.read_text()
+    assert max(len(segment.text) for segment in segments) <= 20 * ReadPolicy().passage_words
+
+
+def test_the_last_letter_of_a_latin_1_file_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "menu.txt"
+    path.write_bytes(b"au caf\xe9")
+
+    [segment] = read(path, Kind.TEXT, ReadPolicy())
+
+    assert segment.text == "au caf\u00e9"
