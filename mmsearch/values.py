@@ -125,12 +125,20 @@ def as_part(value: "Given") -> Part:
 def _upright_on_white(picture: "PILImage") -> "Pixels":
     """Return a picture as readers see it: turned as its EXIF says, nothing transparent."""
     import numpy as np
-    from PIL import Image as pil
     from PIL import ImageOps
 
-    layered = ImageOps.exif_transpose(picture).convert("RGBA")
+    return np.asarray(on_white(ImageOps.exif_transpose(picture)))
+
+
+def on_white(picture: "PILImage") -> "PILImage":
+    """Return the picture in 8-bit RGB, what is transparent composited on white."""
+    from PIL import Image as pil
+
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layered = picture.convert("RGBA")
     white = pil.new("RGBA", layered.size, "white")
-    return np.asarray(pil.alpha_composite(white, layered).convert("RGB"))
+    return pil.alpha_composite(white, layered).convert("RGB")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,12 +14,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mmsearch.errors import NothingToIndex
+from mmsearch.indexers.readers import subtitles
 
 HEADER_FILE = "index.json"  # a folder with this and TABLES_FOLDER in it is an index of ours
 TABLES_FOLDER = "tables"
-
-
-SUBTITLE_SUFFIXES = (".srt", ".vtt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
     names = {entry.name for entry in entries}
     if {HEADER_FILE, TABLES_FOLDER} <= names:
         return
-    subtitles = _subtitles(names)
+    beside = _subtitles(names)
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -83,11 +81,11 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
         if is_folder:
             yield from _walk(Path(entry.path), seen)
         else:
-            yield from _source(Path(entry.path), seen, subtitles)
+            yield from _source(Path(entry.path), seen, beside)
 
 
 def _source(
-    path: Path, seen: set[tuple[int, int]], subtitles: Mapping[str, Sequence[str]]
+    path: Path, seen: set[tuple[int, int]], beside: Mapping[str, Sequence[str]]
 ) -> Iterator[Source]:
     try:
         state = path.stat()
@@ -99,14 +97,14 @@ def _source(
         if (state.st_dev, state.st_ino) in seen:
             return
         seen.add((state.st_dev, state.st_ino))
-    beside = []
-    for name in subtitles.get(path.stem, ()):
+    states = [state]
+    for name in beside.get(path.stem, ()):
         with contextlib.suppress(OSError):
-            beside.append((path.parent / name).stat())
+            states.append((path.parent / name).stat())
     yield Source(
         path,
-        sum(one.st_size for one in (state, *beside)),
-        max(one.st_mtime_ns for one in (state, *beside)),
+        sum(one.st_size for one in states),
+        max(one.st_mtime_ns for one in states),
     )
 
 
@@ -118,7 +116,7 @@ def _subtitles(names: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in SUBTITLE_SUFFIXES:
+        if suffix.lower() in subtitles.SUFFIXES:
             for film in {stem, os.path.splitext(stem)[0]}:
                 found.setdefault(film, []).append(name)
     return found

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from mmsearch.errors import BadVectors, UnreadableFile
 from mmsearch.indexers.plan import Plan, Reading, content_hash
 from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.retriever.seams import Embedder
-from mmsearch.retriever.store.store import Row, Writer
+from mmsearch.retriever.store.rows import UNIT_TOLERANCE
+from mmsearch.retriever.store.store import Row, Writer, new_commit_id
 from mmsearch.values import (
     Document,
     Item,
@@ -42,7 +42,6 @@ _EMBED_SEGMENTS = 24  # segments embedded in one call; the embedder forms batche
 _COMMIT_EVERY_S = 1.5  # a commit costs tens of ms whatever its size, and bounds what a kill loses
 _POLL_S = 0.5
 _LEAVE_S = 2.0
-_UNIT_TOLERANCE = 1e-2  # float16 on the way costs less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +260,7 @@ class _Flow:
             return []
         try:
             vectors = list(self._embedder().embed(items, role=Role.DOCUMENT))
-            if not all(abs(float(one @ one) - 1) < _UNIT_TOLERANCE for one in vectors):
+            if not all(abs(float(one @ one) - 1) < UNIT_TOLERANCE for one in vectors):
                 raise BadVectors("NaN, or not of unit length")
             return vectors
         except BadVectors as error:
@@ -287,7 +286,7 @@ class _Flow:
                 size=reading.source.size,
                 mtime_ns=reading.source.mtime_ns,
                 status=Status.FAILED if failed else Status.DONE,
-                commit_id=uuid4().hex,
+                commit_id=new_commit_id(),
                 num_segments=len(rows),
                 error=document.error,
             ),

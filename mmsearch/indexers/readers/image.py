@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers import about, ocr
 from mmsearch.indexers.readers.pictures import fit, thumbnail
-from mmsearch.values import Kind, ReadPolicy, Segment, TextOrigin
+from mmsearch.values import Kind, ReadPolicy, Segment, TextOrigin, on_white
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,11 +71,7 @@ def to_rgb(picture: "Image") -> "Image":
 
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = Image.fromarray(_to_8_bits(np.asarray(picture, dtype=np.float64)))
-    if picture.has_transparency_data:
-        layered = picture.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return picture.convert("RGB")
+    return on_white(picture)
 
 
 def _to_8_bits(values: "npt.NDArray[np.float64]") -> "npt.NDArray[np.uint8]":

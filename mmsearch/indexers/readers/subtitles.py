@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmsearch.indexers.readers.text import decode
 
-_SUFFIXES = (".srt", ".vtt")
+SUFFIXES = (".srt", ".vtt")
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _TIMING = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}")
 _TAG = re.compile(r"<[^<>\n]{0,200}>|\{\\[^{}\n]{0,200}\}")
@@ -45,7 +45,7 @@ def beside(film: Path, max_bytes: int) -> list[Cue]:
 def _language(film: Path, name: str) -> str | None:
     """Return the language in a subtitle file's name, None where it is not of this film."""
     stem, suffix = os.path.splitext(name)
-    if suffix.lower() not in _SUFFIXES:
+    if suffix.lower() not in SUFFIXES:
         return None
     if stem == film.stem:
         return ""

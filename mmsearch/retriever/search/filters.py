@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from mmsearch.errors import BadFilter
+from mmsearch.retriever.store.rows import any_of, quoted
 from mmsearch.values import Kind, Query
 
 COLUMNS = ("path", "kind", "page", "start", "end", "num_words")
@@ -101,12 +102,6 @@ def excluding(where: str | None, *, paths: Iterable[str], segments: Iterable[str
     return " AND ".join(conditions) or None
 
 
-def quoted(text: str) -> str:
-    """Return ``text`` as an SQL string."""
-    plain = text.encode("utf-8", "backslashreplace").decode()
-    return "'" + plain.replace("'", "''") + "'"
-
-
 def _known_word(where: str, word: str, *, called: bool) -> str:
     lower = word.lower()
     if lower in KEYWORDS or (lower in COLUMNS and not called) or (lower in FUNCTIONS and called):
@@ -124,4 +119,4 @@ def _kinds_sql(kinds: Iterable[Kind | str]) -> str:
         raise BadFilter(", ".join(map(str, kinds)), f"{error}; kinds are {there_are}") from None
     if not known:
         return "false"  # of no kind at all
-    return f"kind IN ({', '.join(quoted(kind) for kind in known)})"
+    return any_of("kind", known)

@@ -130,16 +130,13 @@ class Snapshot:
         Any characters will do: quotes and operators are plain characters between words,
         and a text without words (or of stop words alone) matches nothing.
         """
-        asked = " ".join(terms(utf8(text)[:LONGEST_QUESTION]))
-        if not asked:
+        asked = utf8(text)[:LONGEST_QUESTION]
+        if not terms(asked):
             return []
 
         def ask(limit: int) -> Iterable[tuple[str, str, float]]:
             found = self._segments.matching(
-                utf8(text)[:LONGEST_QUESTION],
-                ("segment_id", "commit_id"),
-                limit=limit,
-                where=where,
+                asked, ("segment_id", "commit_id"), limit=limit, where=where
             )
             columns = (found[name].to_pylist() for name in ("segment_id", "commit_id", "_score"))
             return zip(*columns, strict=True)

@@ -12,8 +12,8 @@ from mmsearch.retriever.search.filters import (
     excluding,
     filter_sql,
     glob_pattern,
-    quoted,
 )
+from mmsearch.retriever.store.rows import quoted
 from mmsearch.values import Kind, Query
 
 
