@@ -16,6 +16,10 @@
     ├── ModelError               weights or what they computed                  1
     │   ├── ModelNotFound
     │   ├── BadCheckpoint
+    │   ├── BadSetting           an effort, a size or a device there is not    2
+    │   ├── BadItem              longer than the model can read
+    │   ├── OutOfMemory          one item alone is more than the device holds
+    │   ├── DownloadFailed       a hub that cannot be reached, or sends something else
     │   └── BadVectors           NaN, infinite or of the wrong shape
     └── MissingExtra             an optional dependency is not installed        1
 
@@ -164,6 +168,42 @@ class BadCheckpoint(ModelError):
         self.path = str(path)
         self.hint = "reinstall mmsearch, or fetch the model again"
         super().__init__(f"model at {path} cannot be loaded: {reason}")
+
+
+class BadSetting(ModelError):
+    """A setting that this model, or this machine, does not have."""
+
+    exit_code = 2
+
+    def __init__(self, setting: str, reason: str, *, hint: str = "") -> None:
+        self.setting, self.hint = setting, hint
+        super().__init__(f"{setting}: {reason}")
+
+
+class BadItem(ModelError):
+    """An item that is longer than the model can read."""
+
+    hint = "shorten the text, or ask with fewer or smaller pictures (--max-pixels)"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the item does not fit the model: {reason}")
+
+
+class OutOfMemory(ModelError):
+    """One item alone takes more memory than the device has."""
+
+    hint = "--max-pixels N lowers what a picture takes; --device cpu uses the machine's memory"
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"one item alone does not fit into the memory of {device}")
+
+
+class DownloadFailed(ModelError):
+    """A model could not be fetched whole; what came is kept, and the next try goes on."""
+
+    def __init__(self, name: str, reason: str, *, hint: str) -> None:
+        self.name, self.hint = name, hint
+        super().__init__(f"cannot fetch {name}: {reason}")
 
 
 class BadVectors(ModelError):

@@ -8,7 +8,7 @@ writes one Reasoner; neither touches the other. Shapes share their axis names:
 B batch, n tokens, m new tokens, D backbone width, d embedding dimension.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from mmsearch.values import Item, Role, Space, View
@@ -28,25 +28,68 @@ class Backbone(Protocol[Batch, Cache]):
 
     ``Batch`` and ``Cache`` are the backbone's own types: whoever holds one only
     hands it back. Positions and masks are their business and always explicit;
-    padding never changes a row's result.
+    padding never changes a row's result. Nothing is kept between calls, so several
+    threads may call it at once.
     """
 
     width: int  # D
+    token_bytes: int  # memory that one token of work takes while it is embedded, about
 
     def num_tokens(self, item: Item) -> int:
         """Return about how many tokens of work an item is; batches are cut by it."""
         ...
 
     def collate(self, items: Sequence[Item], *, role: Role) -> Batch:
-        """Return the items as one batch of tensors on the backbone's device."""
+        """Return the items as one batch of tensors on the backbone's device.
+
+        Raises BadItem for an item that is longer than the model can read.
+        """
         ...
 
-    def prefill(self, batch: Batch) -> "tuple[Tensor, Cache]":
-        """Return hidden states ``[B, n, D]``, left-padded, and the cache that holds them."""
+    def prefill(
+        self, batch: Batch, *, tail: "Tensor | None" = None, room: int = 0
+    ) -> "tuple[Tensor, Cache]":
+        """Return hidden states ``[B, n, D]``, left-padded, and the cache that holds them.
+
+        ``tail [m, D]`` is appended to every row in the same pass, as `extend` would have
+        done in a second one. ``room`` is how many places `extend` will be asked for.
+        """
         ...
 
     def extend(self, embeds: "Tensor", cache: Cache) -> "tuple[Tensor, Cache]":
-        """Append ``embeds [B, m, D]`` and return their hidden states and the longer cache."""
+        """Append ``embeds [B, m, D]`` and return their hidden states and the longer cache.
+
+        The cache that was handed in may be changed and is not to be used again.
+        """
+        ...
+
+    def run_steps(
+        self, steps: "Callable[..., Tensor]", cache: Cache, *inputs: "Tensor"
+    ) -> "Tensor":
+        """Return ``steps(cache, *inputs)``, which calls `extend` and fixed-shape operations only.
+
+        A backbone on a GPU may record it as one graph and replay that: ``steps`` has to be
+        hashable, and equal only where it does the same.
+        """
+        ...
+
+    def anchors(self, batch: Batch) -> "Tensor":
+        """Return how many places before the end of each prompt its semantic anchor is, ``[B]``.
+
+        0, the last place itself, where the prompt has no anchor.
+        """
+        ...
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text of the model's own, special ones among them."""
+        ...
+
+    def embed(self, ids: "Tensor") -> "Tensor":
+        """Return the input embeddings ``[..., D]`` of vocabulary ids ``[...]``."""
+        ...
+
+    def logits(self, hidden: "Tensor") -> "Tensor":
+        """Return next-token logits ``[B, vocabulary]`` of hidden states ``[B, D]``."""
         ...
 
     def readouts(self, batch: Batch) -> "Mapping[str, Tensor]":

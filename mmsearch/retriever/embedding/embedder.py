@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from mmsearch.errors import BadVectors
 from mmsearch.retriever.models.checkpoint import Model
@@ -75,12 +76,13 @@ class LatentEmbedder:
     def _embed_batch(self, items: Sequence[Item], role: Role) -> "Vectors":
         backbone, head = self._model.backbone, self._model.head
         batch = backbone.collate(items, role=role)
-        base = backbone.readouts(batch)["base"]
+        base = backbone.readouts(batch).get("base")
         readout = None
         if not head.is_closed():
-            effort = self._space.effort
-            readout = self._model.reasoner.think(backbone, batch, effort=effort)["disc"]
-        return head(base, readout).float().cpu().numpy()
+            thought = self._model.reasoner.think(backbone, batch, effort=self._space.effort)
+            readout = thought[self._description.readout]
+        vectors = head(base, readout)[:, : self._space.dim]
+        return F.normalize(vectors, dim=-1).cpu().numpy()
 
     def _batches(self, items: Sequence[Item]) -> Iterator[list[int]]:
         """Yield row numbers of items of like size, each batch within the token budget.

@@ -1,30 +1,52 @@
 """What a model folder says about itself: ``mmsearch.json``, read without torch.
 
     weights/default/
-      mmsearch.json       this description; the SHA-256 of the two files beside it
-      model.safetensors   int8 rows and their scales, small tensors as they are
+      mmsearch.json       this description; the SHA-256 of the files beside it
+      model.safetensors   the weights, or several shards of them
       tokenizer.json
       MODEL_CARD.md       for people
 
 The command line compares spaces before it loads a network, so this imports none.
 """
 
+import enum
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mmsearch.errors import BadCheckpoint
+from mmsearch.errors import BadCheckpoint, BadSetting
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.seams import Calibration
 from mmsearch.values import Space, View
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION_FILE = "mmsearch.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+
+
+class Layout(enum.StrEnum):
+    """How the tensors in a folder are named."""
+
+    OWN = "own"  # as `Model` names them
+    HUB = "hub"  # as the model's authors published them; see hub_layout.py
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What a user may choose of a model; None leaves it as the model has it.
+
+    effort:     latent steps, 0 up to what was trained
+    max_pixels: the most pixels of a picture that the model is shown
+    dims:       leading dimensions that are kept of a vector (Matryoshka)
+    """
+
+    effort: int | None = None
+    max_pixels: int | None = None
+    dims: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +54,12 @@ class ModelDescription:
     """One model: what it is made of, what its vectors are, and how to read a cosine.
 
     backbone, backbone_config: the family's name and its sizes, as checkpoint.py knows them
-    reasoner, effort:          how it thinks, and how many latent steps
+    reasoner, reasoner_config: how it thinks, likewise
+    effort:                    how many latent steps, unless the user says otherwise
+    head, readout:             how a vector is made, and of which of the readouts
+    max_pixels, max_frames:    what a picture and a film are brought down to
+    dim:                       width of the vectors it computes
+    dims:                      leading dimensions that are kept of them; None for all
     files:                     SHA-256 of each file that the vectors depend on
     """
 
@@ -41,26 +68,66 @@ class ModelDescription:
     backbone: str
     backbone_config: Mapping[str, Any]
     reasoner: str
+    reasoner_config: Mapping[str, Any] = field(default_factory=dict)
     effort: int
+    head: str
+    readout: str
     prompts: Prompts
     max_pixels: int
     max_frames: int
     dim: int
+    dims: int | None = None
     calibration: Mapping[tuple[View, View], Calibration]
+    layout: Layout = Layout.OWN
     files: Mapping[str, str]
 
     @property
+    def efforts(self) -> range:
+        """The efforts it can be asked for."""
+        if self.reasoner == "rollout":
+            return range(int(self.reasoner_config["steps"]) + 1)
+        return range(self.effort, self.effort + 1)
+
+    def with_settings(self, settings: ModelSettings) -> "ModelDescription":
+        """Return it as the user wants it; raises BadSetting for what it does not have."""
+        changes: dict[str, Any] = {}
+        if settings.effort is not None:
+            if settings.effort not in self.efforts:
+                reason = f"{self.name} ({self.reasoner}) has efforts {_span(self.efforts)}"
+                raise BadSetting(f"effort {settings.effort}", reason)
+            changes["effort"] = settings.effort
+        if settings.max_pixels is not None:
+            if settings.max_pixels < 1:
+                raise BadSetting(f"max-pixels {settings.max_pixels}", "it is at least 1")
+            changes["max_pixels"] = settings.max_pixels
+        if settings.dims is not None:
+            if not 1 <= settings.dims <= self.dim:
+                reason = f"vectors of {self.name} have {self.dim} dimensions"
+                raise BadSetting(f"dims {settings.dims}", reason)
+            changes["dims"] = settings.dims
+        return replace(self, **changes)
+
+    @property
     def space(self) -> Space:
-        """The identity of its vectors: the files, the sizes, the prompts and the limits."""
-        prompt = "" if self.prompts == Prompts() else json.dumps(_prompts_json(self.prompts))
-        shape = {"format": FORMAT, "backbone": self.backbone, "config": self.backbone_config}
-        identity = json.dumps(shape | {"files": dict(self.files)}, sort_keys=True)
+        """The identity of its vectors: the files, the sizes, the prompts and the limits.
+
+        How tensors are named does not change it, nor do device and precision: a vector of a
+        GPU in bfloat16 is compared with one of a CPU in float32.
+        """
+        prompt = "" if self.prompts == Prompts() else json.dumps(asdict(self.prompts))
+        shape = {
+            "backbone": [self.backbone, self.backbone_config],
+            "reasoner": [self.reasoner, self.reasoner_config],
+            "head": [self.head, self.readout],
+            "files": dict(self.files),
+        }
+        identity = json.dumps(shape, sort_keys=True)
         return Space(
             model=self.name,
             weights_hash=hashlib.sha256(identity.encode()).hexdigest(),
             reasoner=self.reasoner,
             effort=self.effort,
-            dim=self.dim,
+            dim=self.dims or self.dim,
             prompt=prompt,
             max_pixels=self.max_pixels,
             max_frames=self.max_frames,
@@ -73,11 +140,18 @@ class ModelDescription:
             "name": self.name,
             "about": self.about,
             "backbone": {"name": self.backbone, "config": self.backbone_config},
-            "reasoner": {"name": self.reasoner, "effort": self.effort},
-            "prompts": _prompts_json(self.prompts),
+            "reasoner": {
+                "name": self.reasoner,
+                "effort": self.effort,
+                "config": self.reasoner_config,
+            },
+            "head": {"name": self.head, "readout": self.readout},
+            "prompts": asdict(self.prompts),
             "max_pixels": self.max_pixels,
             "max_frames": self.max_frames,
             "dim": self.dim,
+            "dims": self.dims,
+            "layout": self.layout,
             "calibration": [
                 {"query": query, "segment": segment, **calibration._asdict()}
                 for (query, segment), calibration in self.calibration.items()
@@ -87,8 +161,8 @@ class ModelDescription:
         (folder / DESCRIPTION_FILE).write_text(json.dumps(fields, indent=2) + "\n")
 
 
-def _prompts_json(prompts: Prompts) -> dict[str, str]:
-    return {"query": prompts.query, "document": prompts.document}
+def _span(efforts: range) -> str:
+    return f"{efforts[0]} to {efforts[-1]}" if len(efforts) > 1 else f"{efforts[0]} only"
 
 
 def read_description(folder: Path) -> ModelDescription:
@@ -115,11 +189,16 @@ def read_description(folder: Path) -> ModelDescription:
             backbone=fields["backbone"]["name"],
             backbone_config=fields["backbone"]["config"],
             reasoner=fields["reasoner"]["name"],
+            reasoner_config=fields["reasoner"]["config"],
             effort=fields["reasoner"]["effort"],
+            head=fields["head"]["name"],
+            readout=fields["head"]["readout"],
             prompts=Prompts(**fields["prompts"]),
             max_pixels=fields["max_pixels"],
             max_frames=fields["max_frames"],
             dim=fields["dim"],
+            dims=fields["dims"],
+            layout=Layout(fields["layout"]),
             calibration={
                 (View(row["query"]), View(row["segment"])): Calibration(
                     row["midpoint"], row["slope"]

@@ -1,4 +1,7 @@
-"""From readouts to the vector: ``normalize(base + alpha * out(readout))``.
+"""From readouts to the vector.
+
+    PlainHead      normalize(readout)
+    ResidualHead   normalize(base + alpha * out(readout))
 
 The base keeps an untrained or overtrained decoder from doing harm: at ``alpha`` 0 the
 vector is what the towers say, and the gate opens only as far as held-out data allows.
@@ -7,6 +10,20 @@ vector is what the towers say, and the gate opens only as far as held-out data a
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class PlainHead(nn.Module):
+    """The readout itself, as the papers have it."""
+
+    def is_closed(self) -> bool:
+        """Return whether no readout can change the vector, so that none need be computed."""
+        return False
+
+    def forward(self, base: Tensor | None, readout: Tensor | None) -> Tensor:
+        """Return unit vectors ``[B, d]`` from ``readout [B, d]``; there is no base."""
+        if base is not None or readout is None:
+            raise ValueError("a plain head takes a readout and no base")
+        return F.normalize(readout.float(), dim=-1)
 
 
 class ResidualHead(nn.Module):
@@ -21,8 +38,13 @@ class ResidualHead(nn.Module):
         """Return whether no readout can change the vector, so that none need be computed."""
         return bool(self.alpha == 0)
 
-    def forward(self, base: Tensor, readout: Tensor | None) -> Tensor:
+    def forward(self, base: Tensor | None, readout: Tensor | None) -> Tensor:
         """Return unit vectors ``[B, d]`` from ``base [B, d]`` and ``readout [B, D]``."""
+        if base is None:
+            raise ValueError("a residual head takes a base")
         if readout is not None:
             base = base + self.alpha * self.out(readout)
-        return F.normalize(base, dim=-1)
+        return F.normalize(base.float(), dim=-1)
+
+
+Head = PlainHead | ResidualHead

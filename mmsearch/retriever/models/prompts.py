@@ -1,4 +1,8 @@
-"""What is put before the words of an item, by the side of the search it stands on."""
+"""How an item is written out for a model: the words around it, by side of the search.
+
+Prompts     prefixes of queries and documents, the "instructions" of the papers
+ChatFormat  the conversation of a chat model that an item becomes
+"""
 
 from dataclasses import dataclass
 
@@ -15,3 +19,23 @@ class Prompts:
     def of(self, role: Role) -> str:
         """Return the prefix of that side."""
         return self.query if role is Role.QUERY else self.document
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """The text that an item becomes, special tokens spelled out.
+
+    template: holds ``{prompt}`` at most once, and either ``{parts}`` (the item in its own
+              order) or ``{visuals}`` and ``{text}`` (pictures first, as most were trained)
+    image:    what stands for a picture; its one pad token becomes as many as it has features
+    video:    what stands for a film, likewise
+    anchor:   the token whose last occurrence is the semantic anchor; empty for none
+    """
+
+    template: str = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n{prompt}{parts}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    image: str = "<|vision_start|><|image_pad|><|vision_end|>"
+    video: str = "<|vision_start|><|video_pad|><|vision_end|>"
+    anchor: str = ""

@@ -20,7 +20,8 @@ from mmsearch.retriever.models.backbones.mobilenet import MobileNetConfig, SameC
 from mmsearch.retriever.models.checkpoint import Model, write_checkpoint
 from mmsearch.retriever.models.description import ModelDescription
 from mmsearch.retriever.models.head import ResidualHead
-from mmsearch.retriever.models.none import NoReasoner
+from mmsearch.retriever.models.none import NoneConfig, NoReasoner
+from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.seams import Calibration
 from mmsearch.values import View
@@ -51,6 +52,8 @@ CONFIG = DefaultConfig(
     frame_grid=1,
 )
 
+LIMITS = Limits(max_pixels=64 * 64, max_frames=4)
+
 
 def letter_tokenizer() -> Tokenizer:
     """Return word pieces of single characters."""
@@ -66,7 +69,7 @@ def random_model(*, seed: int = 0, config: DefaultConfig = CONFIG) -> Model:
     """Return an untrained model; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = DefaultBackbone(config, letter_tokenizer(), Prompts())
+        backbone = DefaultBackbone(config, letter_tokenizer(), Prompts(), LIMITS)
         backbone.text.words.set(torch.randn(config.text.vocabulary, config.text.width))
         for parameter in (
             backbone.text.positions,
@@ -80,7 +83,9 @@ def random_model(*, seed: int = 0, config: DefaultConfig = CONFIG) -> Model:
                 nn.init.kaiming_normal_(module.conv.weight)
         head = ResidualHead(backbone.width, backbone.dim)
         nn.init.constant_(head.alpha, 0.5)
-        return Model(backbone, NoReasoner(), head).requires_grad_(False).eval()
+        return (
+            Model(backbone, NoReasoner(NoneConfig(), backbone), head).requires_grad_(False).eval()
+        )
 
 
 def write_random_checkpoint(folder: Path, *, seed: int = 0) -> ModelDescription:
@@ -94,11 +99,13 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> ModelDescription:
         backbone_config=dataclasses.asdict(CONFIG),
         reasoner="none",
         effort=0,
+        head="residual",
+        readout="last",
         prompts=Prompts(),
-        max_pixels=64 * 64,
-        max_frames=4,
+        max_pixels=LIMITS.max_pixels,
+        max_frames=LIMITS.max_frames,
         dim=CONFIG.text.width,
         calibration=dict.fromkeys(sides, Calibration(midpoint=0.5, slope=10.0)),
         files={},
     )
-    return write_checkpoint(folder, model, description)
+    return write_checkpoint(folder, model, description, quantise=True)

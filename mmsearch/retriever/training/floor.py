@@ -61,7 +61,7 @@ def main() -> None:
     train_trunk(backbone, paths, train_views, train_words, trunk)
     print(f"trained after {time.process_time() - started:.0f} CPU s")
 
-    write_checkpoint(asked.out, model, describe(backbone))
+    write_checkpoint(asked.out, model, describe(backbone), quantise=True)
     figures = measure_folder(asked.data, asked.out)
     report = {
         "head": dataclasses.asdict(head),

@@ -12,7 +12,8 @@ from mmsearch.retriever.models.backbones.default import DefaultBackbone, Default
 from mmsearch.retriever.models.checkpoint import Model
 from mmsearch.retriever.models.description import ModelDescription
 from mmsearch.retriever.models.head import ResidualHead
-from mmsearch.retriever.models.none import NoReasoner
+from mmsearch.retriever.models.none import NoneConfig, NoReasoner
+from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.training.originals import (
     class_names,
@@ -24,6 +25,8 @@ from mmsearch.values import Item, Role
 
 ABOUT = "MobileNetV2 and MiniLM with a small decoder; CPU, offline, best where there are words"
 
+LIMITS = Limits(max_pixels=448 * 448, max_frames=8)
+
 
 def starting_model(data: Path, *, seed: int) -> Model:
     """Return the default model: ConSE for pixels, MiniLM for words, the rest at random."""
@@ -31,7 +34,7 @@ def starting_model(data: Path, *, seed: int) -> Model:
     tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    backbone = DefaultBackbone(DefaultConfig(), tokenizer, Prompts())
+    backbone = DefaultBackbone(DefaultConfig(), tokenizer, Prompts(), LIMITS)
     backbone.vision = imagenet_mobilenet(data)
     backbone.text = minilm_encoder()
     for module in backbone.decoder.modules():
@@ -41,7 +44,11 @@ def starting_model(data: Path, *, seed: int) -> Model:
     last = backbone.visual_head[-1]
     for parameter in last.parameters():
         nn.init.zeros_(parameter)
-    model = Model(backbone, NoReasoner(), ResidualHead(backbone.width, backbone.dim)).eval()
+    model = Model(
+        backbone,
+        NoReasoner(NoneConfig(), backbone),
+        ResidualHead(backbone.width, backbone.dim),
+    ).eval()
     name_items = [Item([name.split(",")[0]]) for name in class_names(data)]
     with torch.inference_mode():
         names = words_base(backbone, name_items)
@@ -67,9 +74,11 @@ def describe(backbone: DefaultBackbone) -> ModelDescription:
         backbone_config=dataclasses.asdict(backbone.config),
         reasoner="none",
         effort=0,
+        head="residual",
+        readout="last",
         prompts=backbone.prompts,
-        max_pixels=448 * 448,
-        max_frames=8,
+        max_pixels=backbone.limits.max_pixels,
+        max_frames=backbone.limits.max_frames,
         dim=backbone.dim,
         calibration={},
         files={},

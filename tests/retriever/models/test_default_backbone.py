@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mmsearch.retriever.models.backbones.default import DefaultBackbone, network_size
-from mmsearch.retriever.models.none import NoReasoner
+from mmsearch.retriever.models.none import NoneConfig, NoReasoner
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.models.tiny import CONFIG, letter_tokenizer, random_model
 from mmsearch.values import Frames, Image, Item, Role
@@ -157,9 +157,9 @@ def test_reasoner_none_reads_the_last_token(backbone: DefaultBackbone) -> None:
     batch = backbone.collate([Item(["a b c"]), Item(["d"])], role=Role.QUERY)
     hidden, _ = backbone.prefill(batch)
 
-    readouts = NoReasoner().think(backbone, batch, effort=0)
+    readouts = NoReasoner(NoneConfig(), backbone).think(backbone, batch, effort=0)
 
-    assert list(readouts) == ["disc"]
+    assert list(readouts) == ["last", "disc", "disc_next"]
     torch.testing.assert_close(readouts["disc"], hidden[:, -1])
 
 
@@ -167,7 +167,7 @@ def test_reasoner_none_refuses_an_effort(backbone: DefaultBackbone) -> None:
     batch = backbone.collate([Item(["a"])], role=Role.QUERY)
 
     with pytest.raises(ValueError, match="takes no latent steps"):
-        NoReasoner().think(backbone, batch, effort=4)
+        NoReasoner(NoneConfig(), backbone).think(backbone, batch, effort=4)
 
 
 def test_a_prompt_stands_before_the_words_of_its_side() -> None:

@@ -9,7 +9,7 @@ names of the ten likeliest ImageNet classes (ConSE), plus what a trained head ad
 An item's base is the mean of its parts' unit vectors, whatever their order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mmsearch.retriever.models.backbones.decoder import Decoder, DecoderCache, DecoderConfig
 from mmsearch.retriever.models.backbones.minilm import MiniLM, MiniLMConfig
 from mmsearch.retriever.models.backbones.mobilenet import MobileNet, MobileNetConfig
+from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.values import Frames, Image, Item, Role, Text
 
@@ -100,9 +101,14 @@ class DefaultBatch:
 class DefaultBackbone(nn.Module):
     """See `mmsearch.retriever.seams.Backbone` for what each method promises."""
 
-    def __init__(self, config: DefaultConfig, tokenizer: Tokenizer, prompts: Prompts) -> None:
+    token_bytes = 100_000  # measured: a batch of 512 tokens takes some 50 MB
+
+    def __init__(
+        self, config: DefaultConfig, tokenizer: Tokenizer, prompts: Prompts, limits: Limits
+    ) -> None:
         super().__init__()
         self.config, self.tokenizer, self.prompts = config, tokenizer, prompts
+        self.limits = limits
         self.first, self.last, self.pad = special_tokens(tokenizer)
         self.width = width = config.decoder.width
         features = config.vision.head_width
@@ -175,8 +181,11 @@ class DefaultBackbone(nn.Module):
             rows.append(means.mean(dim=0))
         return {"base": F.normalize(torch.stack(rows), dim=-1)}
 
-    def prefill(self, batch: DefaultBatch) -> tuple[Tensor, DecoderCache]:
+    def prefill(
+        self, batch: DefaultBatch, *, tail: Tensor | None = None, room: int = 0
+    ) -> tuple[Tensor, DecoderCache]:
         towers = self.towers(batch)
+        last = self.end[None] if tail is None else torch.cat([self.end[None], tail])
         rows: list[Tensor] = []
         for spans in batch.items:
             tokens: list[Tensor] = []
@@ -186,7 +195,7 @@ class DefaultBackbone(nn.Module):
                         tokens.append(self.words_in(towers.states[i][batch.mask[i]]))
                     else:
                         tokens.append(self.picture_in(towers.grids[i]))
-            rows.append(torch.cat([*tokens, self.end[None]]))  # (n_row, D)
+            rows.append(torch.cat([*tokens, last]))  # (n_row, D)
         length = max(len(row) for row in rows)
         embeds = torch.stack([F.pad(row, (0, 0, length - len(row), 0)) for row in rows])
         real = torch.tensor([len(row) for row in rows], device=embeds.device)
@@ -195,6 +204,25 @@ class DefaultBackbone(nn.Module):
 
     def extend(self, embeds: Tensor, cache: DecoderCache) -> tuple[Tensor, DecoderCache]:
         return self.decoder.extend(embeds, cache)
+
+    def run_steps(
+        self, steps: Callable[..., Tensor], cache: DecoderCache, *inputs: Tensor
+    ) -> Tensor:
+        return steps(cache, *inputs)
+
+    def anchors(self, batch: DefaultBatch) -> Tensor:
+        return torch.zeros(len(batch.items), dtype=torch.long, device=self.end.device)
+
+    def tokens(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.words_in(self.text.words(ids))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Tied: a word is as likely as its input embedding points along the state."""
+        everything = torch.arange(self.config.text.vocabulary, device=hidden.device)
+        return hidden @ self.embed(everything).T
 
     def pictures_base(self, pooled: Tensor) -> Tensor:
         """Return unit vectors ``[P, 384]`` from pooled features ``[P, 1280]``."""

@@ -1,0 +1,39 @@
+"""What pixels a model sees of a picture or a film: part of its space, kept in its folder.
+
+``max_pixels`` of a picture and ``max_frames`` of a film are not here: they are the user's
+(`ModelDescription`), and the model's defaults for them.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The user's share of the policy: the most pixels of a picture, and frames of a film."""
+
+    max_pixels: int
+    max_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class VisualPolicy:
+    """How pictures are sized before they are cut into patches.
+
+    min_pixels:       a smaller picture is enlarged to this many
+    first_min_pixels: floor of a resize that comes before the other one, as in qwen-vl-utils;
+                      0 for a single resize
+    first_max_pixels: ceiling of that first resize
+    frame_min_pixels, frame_max_pixels: of one frame of a film; 0 for those of a picture
+    frame_rate:       frames a second that films are taken to have been sampled at, for
+                      models that tell time
+    blank_image:      put a white 28x28 picture before an item without pixels, as UME-R1
+                      and PLUME did when they were measured
+    """
+
+    min_pixels: int = 4 * 28 * 28
+    first_min_pixels: int = 0
+    first_max_pixels: int = 16_384 * 28 * 28
+    frame_min_pixels: int = 0
+    frame_max_pixels: int = 0
+    frame_rate: float = 2.0
+    blank_image: bool = False
