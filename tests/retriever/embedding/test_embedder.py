@@ -14,7 +14,8 @@ import torch
 from mmsearch.errors import BadVectors
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.embedding.load import load_embedder
-from mmsearch.retriever.models.checkpoint import read_checkpoint
+from mmsearch.retriever.models.checkpoint import Model, read_checkpoint
+from mmsearch.retriever.models.head import ResidualHead
 from mmsearch.retriever.models.tiny import write_random_checkpoint
 from mmsearch.values import Frames, Image, Item, Role, View
 
@@ -29,6 +30,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def embedder(folder: Path) -> LatentEmbedder:
     return load_embedder(folder, device="cpu")
+
+
+def residual_head(model: Model) -> ResidualHead:
+    assert isinstance(model.head, ResidualHead)
+    return model.head
 
 
 def random_items(seed: int, count: int) -> list[Item]:
@@ -120,7 +126,7 @@ def test_nan_is_refused_and_the_item_named(folder: Path) -> None:
 
 def test_infinity_is_refused(folder: Path) -> None:
     description, model = read_checkpoint(folder, device="cpu")
-    model.head.out.bias[0] = torch.inf
+    residual_head(model).out.bias[0] = torch.inf
 
     with pytest.raises(BadVectors):
         LatentEmbedder(description, model).embed([Item(["abc"])])
@@ -128,7 +134,7 @@ def test_infinity_is_refused(folder: Path) -> None:
 
 def test_an_open_gate_lets_the_decoder_count(folder: Path, embedder: LatentEmbedder) -> None:
     description, model = read_checkpoint(folder, device="cpu")
-    model.head.alpha.zero_()
+    residual_head(model).alpha.zero_()
     closed = LatentEmbedder(description, model)
     item = Item(["abc"])
 
@@ -137,7 +143,7 @@ def test_an_open_gate_lets_the_decoder_count(folder: Path, embedder: LatentEmbed
 
 def test_a_closed_gate_skips_the_decoder(folder: Path) -> None:
     description, model = read_checkpoint(folder, device="cpu")
-    model.head.alpha.zero_()
+    residual_head(model).alpha.zero_()
     runs: list[int] = []
     model.backbone.decoder.layers[0].register_forward_pre_hook(lambda *_: runs.append(1))
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmsearch.retriever.models.backbones.default import DefaultBackbone, network_size
 from mmsearch.retriever.models.none import NoneConfig, NoReasoner
 from mmsearch.retriever.models.prompts import Prompts
-from mmsearch.retriever.models.tiny import CONFIG, letter_tokenizer, random_model
+from mmsearch.retriever.models.tiny import CONFIG, LIMITS, letter_tokenizer, random_model
 from mmsearch.values import Frames, Image, Item, Role
 
 ROOM = CONFIG.window_tokens - 2
@@ -171,7 +171,7 @@ def test_reasoner_none_refuses_an_effort(backbone: DefaultBackbone) -> None:
 
 
 def test_a_prompt_stands_before_the_words_of_its_side() -> None:
-    told = DefaultBackbone(CONFIG, letter_tokenizer(), Prompts(query="q", document=""))
+    told = DefaultBackbone(CONFIG, letter_tokenizer(), Prompts(query="q"), LIMITS)
 
     query = told.collate([Item([" a"])], role=Role.QUERY)
     document = told.collate([Item([" a"])], role=Role.DOCUMENT)
@@ -214,4 +214,4 @@ def test_a_vocabulary_without_special_tokens_is_refused() -> None:
     bare = type(tokenizer)(type(tokenizer.model)({"a": 0}, unk_token="a"))
 
     with pytest.raises(ValueError, match="no \\[CLS\\]"):
-        DefaultBackbone(dataclasses.replace(CONFIG), bare, Prompts())
+        DefaultBackbone(dataclasses.replace(CONFIG), bare, Prompts(), LIMITS)
