@@ -114,9 +114,11 @@ def config_from(kind: type[Config], fields: Mapping[str, Any]) -> Config:
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for name, value in fields.items():
+        # A hint may be a union: `AdapterConfig | None`.
         hint = hints.get(name)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            values[name] = config_from(hint, value)
+        parts = [one for one in typing.get_args(hint) or (hint,) if dataclasses.is_dataclass(one)]
+        if parts and isinstance(parts[0], type) and value is not None:
+            values[name] = config_from(parts[0], value)
         else:
             values[name] = _tuples(value)
     return kind(**values)
