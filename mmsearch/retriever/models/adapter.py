@@ -58,21 +58,34 @@ class LatentAdapter(nn.Module):
         self.shared_expert = Expert(width, config.dropout)
 
     def route(self, z: Tensor, step: int, anchor: Tensor) -> Tensor:
-        """Return the probability of every expert, float32 ``[B, experts]``."""
+        """Return the probability of every expert, float32 ``[B, experts]``.
+
+        All of it is computed in float32: two logits rounded to bfloat16 are equal often
+        enough that a row would choose by chance, and otherwise alone than in a batch.
+        """
         position = self.step_embed.weight[min(step, NUM_STEP_ROWS - 1)].expand_as(z)
-        logits = self.router(torch.cat([z + anchor, position], dim=-1))
-        return logits.float().softmax(dim=-1)
+        asked = torch.cat([z.float() + anchor.float(), position.float()], dim=-1)
+        logits = F.linear(asked, self.router.weight.float(), self.router.bias.float())
+        return logits.softmax(dim=-1)
+
+    def weigh(self, probabilities: Tensor) -> Tensor:
+        """Return the weight of every expert ``[B, experts]``: its probability, or 0.
+
+        The chosen keep the probabilities of the softmax over all of them: they are not made
+        to sum to 1. Of equally likely experts the one of the lower number is chosen.
+        """
+        order = probabilities.sort(dim=-1, descending=True, stable=True).indices
+        chosen = torch.zeros_like(probabilities).scatter(-1, order[:, : self.config.top_k], 1.0)
+        return probabilities * chosen
 
     def forward(self, z: Tensor, step: int, anchor: Tensor) -> Tensor:
-        """Return the input ``[B, D]`` of latent step ``step`` (from 0), given ``z [B, D]``.
+        """Return the input ``[B, D]`` of latent step ``step``, counted from 0.
 
-        The chosen experts keep the probabilities of the softmax over all of them: they are
-        not made to sum to 1.
+        z, anchor: ``[B, D]``, the state before it and what steers the choice of experts
         """
-        weights = self.route(z, step, anchor)
-        best = weights.topk(self.config.top_k, dim=-1).indices
-        chosen = torch.zeros_like(weights).scatter(-1, best, 1.0)
+        weights = self.weigh(self.route(z, step, anchor))
         u = self.ln(z)
-        mixed = torch.stack([expert(u) for expert in self.experts], dim=1)  # (B, experts, D)
-        routed = ((weights * chosen).to(u.dtype)[..., None] * mixed).sum(dim=1)
-        return z + self.shared_expert(u) + routed
+        thought = self.shared_expert(u).float()
+        for i, expert in enumerate(self.experts):
+            thought = thought + weights[:, i, None] * expert(u).float()
+        return (z.float() + thought).to(z.dtype)

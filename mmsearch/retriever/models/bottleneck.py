@@ -7,10 +7,10 @@ is a field of the configuration.
     gen  = W_gen  mean(R[K+1 .. N])     the reason tokens that no decoder reads
     disc = W_disc h_e                   what the contrastive loss trains
     mean = unit(gen) + unit(disc)
-    decoder (training only): the target's text from R[1 .. K] alone
 
-The reason tokens are a bottleneck: whatever the decoder is to say of the target has to
-pass through K vectors. It is dropped when a model is exported and changes no vector.
+In training a decoder (target_decoder.py) tells the target's text from R[1 .. K] alone:
+whatever it is to say has to pass through K vectors. No vector depends on it, and it is
+no part of a model that is written.
 """
 
 from collections.abc import Mapping
@@ -75,38 +75,9 @@ class Bottleneck(nn.Module):
         if effort != self.config.num_tokens:
             raise ValueError(f"it has {self.config.num_tokens} reason tokens, got effort {effort}")
         reason, embed = self.reason_states(backbone, batch)
-        left = reason[:, self.config.num_decoded :]
-        gen = self.out_gen((left if left.shape[1] else reason).mean(dim=1))
+        decoded, num_tokens = self.config.num_decoded, self.config.num_tokens
+        left = reason[:, decoded:] if decoded < num_tokens else reason
+        gen = self.out_gen(left.mean(dim=1))
         disc = self.out_disc(embed)
-        return {
-            "gen": gen,
-            "disc": disc,
-            "mean": F.normalize(gen, dim=-1) + F.normalize(disc, dim=-1),
-        }
-
-
-class TargetDecoder(nn.Module):
-    """What training adds: the text of the target, told from the first K reason states.
-
-    A causal decoder of its own reads ``W_d LN(Z)`` as a soft prefix. It sees nothing else
-    of the query, and its gradient reaches the backbone through those states alone.
-    """
-
-    def __init__(self, width: int, decoder: nn.Module, decoder_width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.into = nn.Linear(width, decoder_width)
-        self.decoder = decoder
-
-    def loss(self, reason: Tensor, target: Tensor, target_mask: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the target's tokens, a scalar.
-
-        reason:      ``[B, K, D]``, the first K reason states
-        target:      ``[B, m]`` token ids of the decoder's own vocabulary
-        target_mask: ``[B, m]``, False at padding
-        """
-        soft = self.into(self.norm(reason))
-        logits = self.decoder(soft, target)  # (B, K + m, vocabulary)
-        predicted = logits[:, reason.shape[1] - 1 : -1].float()
-        losses = F.cross_entropy(predicted.transpose(1, 2), target, reduction="none")
-        return (losses * target_mask).sum() / target_mask.sum().clamp_min(1)
+        mean = F.normalize(gen.float(), dim=-1) + F.normalize(disc.float(), dim=-1)
+        return {"gen": gen, "disc": disc, "mean": mean.to(disc.dtype)}

@@ -4,7 +4,8 @@
 
 It is how UME-R1 embeds, and the baseline that PLUME and LaME are measured against: each
 token of thought streams the whole network once, where a latent step carries a vector.
-Rows of a batch end at different tokens; those that have ended wait for the others.
+Rows of a batch end at different tokens; those that have ended wait for the others, and
+the state read out of them stays what it was.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mmsearch.retriever.models.none import prefix_readouts
+from mmsearch.retriever.models.vocabulary import ids_on, single_token
 from mmsearch.retriever.seams import Backbone, Batch, Cache
+
+# Between two looks at whether all rows have ended: each look waits for the device.
+TOKENS_BETWEEN_LOOKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class CotConfig:
     max_new_tokens: a row that has not ended by then is read out at the readout token,
                     which is forced upon it
     gen:            the readout token
-    ends:           tokens that end a thought without one
+    ends:           tokens that end a thought without one; it is forced in their place
     """
 
     max_new_tokens: int = 1_024
@@ -39,6 +44,8 @@ class Cot(nn.Module):
 
     def __init__(self, config: CotConfig, backbone: Backbone[Batch, Cache]) -> None:
         super().__init__()
+        if config.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens counts from 0, got {config.max_new_tokens}")
         self.config, self.dim = config, backbone.width
         self.gen = single_token(backbone, config.gen)
         self.ends = tuple(single_token(backbone, end) for end in config.ends)
@@ -54,25 +61,18 @@ class Cot(nn.Module):
         last = readouts["last"]
         gen = torch.zeros_like(last)
         ended = torch.zeros(len(last), dtype=torch.bool, device=last.device)
-        stops = torch.tensor(self.ends, device=last.device)
+        stops = ids_on(last.device, (*self.ends, self.gen))
         for written in range(most + 1):
-            token = backbone.logits(last).argmax(dim=-1)  # (B,)
-            # No thought ends without a readout: where it would, or has to, the token is forced.
-            forced = torch.isin(token, stops) | torch.tensor(written == most, device=token.device)
-            token = torch.where(forced | ended, self.gen, token)
+            if written < most:
+                token = backbone.logits(last).argmax(dim=-1)  # (B,)
+                token = torch.where(torch.isin(token, stops) | ended, self.gen, token)
+            else:  # no thought goes without a readout
+                token = torch.full_like(ended, self.gen, dtype=torch.long)
             hidden, cache = backbone.extend(backbone.embed(token)[:, None], cache)
             last = hidden[:, 0]
             ends_here = (token == self.gen) & ~ended
             gen = torch.where(ends_here[:, None], last, gen)
             ended = ended | ends_here
-            if bool(ended.all()):
+            if (written + 1) % TOKENS_BETWEEN_LOOKS == 0 and bool(ended.all()):
                 break
         return {"gen": gen, **readouts}
-
-
-def single_token(backbone: Backbone[Batch, Cache], text: str) -> int:
-    """Return the id of a special token; ValueError where the vocabulary lacks it."""
-    ids = backbone.tokens(text)
-    if len(ids) != 1:
-        raise ValueError(f"the vocabulary has no token {text!r}")
-    return ids[0]

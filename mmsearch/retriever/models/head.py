@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 
 class PlainHead(nn.Module):
-    """The readout itself, as the papers have it."""
+    """The readout itself, as the papers have it; a base that the backbone has is left out."""
 
     def is_closed(self) -> bool:
         """Return whether no readout can change the vector, so that none need be computed."""
         return False
 
     def forward(self, base: Tensor | None, readout: Tensor | None) -> Tensor:
-        """Return unit vectors ``[B, d]`` from ``readout [B, d]``; there is no base."""
-        if base is not None or readout is None:
-            raise ValueError("a plain head takes a readout and no base")
+        """Return unit vectors ``[B, d]`` from ``readout [B, d]``."""
+        if readout is None:
+            raise ValueError("a plain head takes a readout")
         return F.normalize(readout.float(), dim=-1)
 
 

@@ -13,12 +13,14 @@ after the readout token, which changes the vector whenever another one comes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from mmsearch.retriever.models.adapter import AdapterConfig, LatentAdapter
 from mmsearch.retriever.models.none import prefix_readouts
+from mmsearch.retriever.models.vocabulary import ids_on
 from mmsearch.retriever.seams import Backbone, Batch, Cache
 
 CONTEXTS = ("disc", "prefix_last", "none")
@@ -48,13 +50,15 @@ class Rollout(nn.Module):
 
     def __init__(self, config: RolloutConfig, backbone: Backbone[Batch, Cache]) -> None:
         super().__init__()
+        if config.steps < 0:
+            raise ValueError(f"steps count from 0, got {config.steps}")
         if config.context not in CONTEXTS:
             raise ValueError(f"context is one of {', '.join(CONTEXTS)}, not {config.context!r}")
         self.config, self.dim = config, backbone.width
         self.suffix = tuple(backbone.tokens(config.suffix))
         if not self.suffix:
             raise ValueError("the suffix needs a token to read out")
-        self.adapter = None
+        self.adapter: LatentAdapter | None = None
         if config.adapter is not None:
             self.adapter = LatentAdapter(backbone.width, config.adapter)
 
@@ -67,18 +71,21 @@ class Rollout(nn.Module):
         readouts = prefix_readouts(hidden, backbone.anchors(batch))
         z = readouts["last"]
         contexts = {"disc": readouts["disc"], "prefix_last": z, "none": torch.zeros_like(z)}
-        suffix = backbone.embed(torch.tensor(self.suffix, device=z.device))
+        suffix = backbone.embed(ids_on(z.device, self.suffix))
         steps = LatentSteps(self, backbone, effort)
         gen = backbone.run_steps(steps, cache, z, contexts[self.config.context], suffix)
         return {"gen": gen, **readouts}
 
 
 @dataclass(frozen=True, slots=True)
-class LatentSteps:
-    """The part that is the same for every batch of a shape, so that it can be recorded."""
+class LatentSteps(Generic[Batch, Cache]):
+    """The part that is the same for every batch of a shape, so that it can be recorded.
+
+    Equal for the same modules (not for like ones) and the same effort, and hashed likewise.
+    """
 
     reasoner: Rollout
-    backbone: Backbone
+    backbone: Backbone[Batch, Cache]
     effort: int
 
     def __call__(self, cache: Cache, z: Tensor, anchor: Tensor, suffix: Tensor) -> Tensor:

@@ -222,7 +222,9 @@ class DefaultBackbone(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Tied: a word is as likely as its input embedding points along the state."""
         everything = torch.arange(self.config.text.vocabulary, device=hidden.device)
-        return hidden @ self.embed(everything).T
+        # Equal to hidden @ embed(everything).T, without embedding every word anew.
+        along = hidden @ self.words_in.weight  # (B, 384)
+        return along @ self.text.words(everything).T + (hidden @ self.words_in.bias)[:, None]
 
     def pictures_base(self, pooled: Tensor) -> Tensor:
         """Return unit vectors ``[P, 384]`` from pooled features ``[P, 1280]``."""
