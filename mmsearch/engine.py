@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mmsearch.indexers.pipeline import IndexReport, Progress
     from mmsearch.indexers.plan import Plan
     from mmsearch.indexers.sandbox import Sandbox
-    from mmsearch.retriever.embedding.load import ModelInfo
+    from mmsearch.retriever.embedding.library import ModelInfo
     from mmsearch.retriever.evaluation.measures import Report
     from mmsearch.retriever.seams import Embedder
     from mmsearch.retriever.search.question import Question
@@ -386,9 +386,9 @@ class Engine:
 
 def available_models() -> "list[ModelInfo]":
     """Return the models that can be named."""
-    from mmsearch.retriever.embedding import load
+    from mmsearch.retriever.embedding import library
 
-    return load.available_models()
+    return library.available_models()
 
 
 def _space_of(model: "str | Path | Embedder") -> Space:

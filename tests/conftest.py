@@ -1,6 +1,7 @@
 """A world small enough to hold in the head."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +58,14 @@ class WordEmbedder:
                 row[len(WORDS) : -1] += part.pixels.reshape(-1, 3).mean(0) / 255
         row[-1] += 1e-3  # black is a colour too
         return row.astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def models_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where models are pulled to: no test sees those of whoever runs it."""
+    home = tmp_path_factory.getbasetemp() / "no-models"
+    monkeypatch.setenv("MMSEARCH_MODELS", str(home))
+    return home
 
 
 @pytest.fixture

@@ -1,50 +1,18 @@
-"""Models by name or by folder.
+"""Models by name or by folder; library.py knows the names.
 
 load_embedder("default")       the network, ready to embed; imports torch
 model_space("default")         only what its vectors may be compared with; imports nothing
-available_models()             what 'mmsearch model list' prints
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.errors import ModelNotFound
-from mmsearch.retriever.models.description import DESCRIPTION_FILE, read_description
+from mmsearch.retriever.embedding.library import described, model_folder
 from mmsearch.values import Space
 
 if TYPE_CHECKING:
     from mmsearch.retriever.embedding.embedder import LatentEmbedder
-
-SHIPPED = Path(__file__).parents[1] / "models" / "weights"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """One line of ``mmsearch model list``; ``size`` is in bytes on disk."""
-
-    name: str
-    path: Path
-    dim: int
-    reasoner: str
-    size: int
-    about: str
-
-
-def model_folder(name_or_path: str | Path) -> Path:
-    """Return the folder of a shipped model, or the folder given.
-
-    A shipped name wins over a folder of that name in the working directory; ``./name``
-    means the folder. Raises ModelNotFound for neither.
-    """
-    if isinstance(name_or_path, str) and Path(name_or_path).name == name_or_path != "":
-        shipped = SHIPPED / name_or_path
-        if shipped.is_dir():
-            return shipped
-    if not str(name_or_path) or not Path(name_or_path).is_dir():
-        raise ModelNotFound(str(name_or_path))
-    return Path(name_or_path)
 
 
 def model_space(name_or_path: str | Path = "default") -> Space:
@@ -52,18 +20,7 @@ def model_space(name_or_path: str | Path = "default") -> Space:
 
     Raises ModelNotFound, or BadCheckpoint where the folder does not describe a model.
     """
-    return read_description(model_folder(name_or_path)).space
-
-
-def available_models() -> list[ModelInfo]:
-    """Return the models that come with the package, by name."""
-    models = []
-    for described in sorted(SHIPPED.glob(f"*/{DESCRIPTION_FILE}")):
-        folder = described.parent
-        model = read_description(folder)
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        models.append(ModelInfo(folder.name, folder, model.dim, model.reasoner, size, model.about))
-    return models
+    return described(model_folder(name_or_path)).space
 
 
 def load_embedder(

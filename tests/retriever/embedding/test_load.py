@@ -12,12 +12,8 @@ from PIL import ImageDraw
 
 from mmsearch.errors import BadCheckpoint, ModelNotFound
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
-from mmsearch.retriever.embedding.load import (
-    available_models,
-    load_embedder,
-    model_folder,
-    model_space,
-)
+from mmsearch.retriever.embedding.library import available_models, model_folder
+from mmsearch.retriever.embedding.load import load_embedder, model_space
 from mmsearch.retriever.models.tiny import write_random_checkpoint
 from mmsearch.values import Image, Item, View
 
@@ -69,7 +65,10 @@ def test_a_shipped_name_wins_over_a_folder_of_that_name(
 
 
 def test_the_space_is_read_without_torch() -> None:
-    code = "from mmsearch.retriever.embedding.load import *; model_space(); available_models()"
+    code = (
+        "from mmsearch.retriever.embedding import library, load;"
+        "load.model_space(); library.available_models()"
+    )
 
     assert loaded_modules(code).isdisjoint({"torch", "numpy", "tokenizers", "safetensors"})
 
