@@ -30,6 +30,11 @@ class ChatFormat:
     image:    what stands for a picture; its one pad token becomes as many as it has features
     video:    what stands for a film, likewise
     anchor:   the token whose last occurrence is the semantic anchor; empty for none
+    wordless: what stands for the words of an item that has none, such as a lone picture
+    visual_positions: whether features lie in rows and columns (M-RoPE); False counts each
+              as a word, which is how VLM2Vec and GME were trained
+
+    A template without its places is a ValueError.
     """
 
     template: str = (
@@ -39,3 +44,13 @@ class ChatFormat:
     image: str = "<|vision_start|><|image_pad|><|vision_end|>"
     video: str = "<|vision_start|><|video_pad|><|vision_end|>"
     anchor: str = ""
+    wordless: str = ""
+    visual_positions: bool = True
+
+    def __post_init__(self) -> None:
+        held = [name for name in ("parts", "visuals", "text") if f"{{{name}}}" in self.template]
+        if held not in (["parts"], ["visuals", "text"]):
+            raise ValueError("a template holds {parts}, or {visuals} and {text}")
+        for name in ("prompt", *held):
+            if self.template.count(f"{{{name}}}") > 1:
+                raise ValueError(f"a template holds {{{name}}} once")
