@@ -49,5 +49,5 @@ class RowTable(nn.Module):
         self.codes, self.scale = quantise_rows(weight)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return ``[..., width]`` float32 for integer ``ids [...]``."""
-        return self.codes[ids].float() * self.scale[ids].unsqueeze(-1)
+        """Return ``[..., width]`` in the precision of the scales for integer ``ids [...]``."""
+        return self.codes[ids].to(self.scale.dtype) * self.scale[ids].unsqueeze(-1)

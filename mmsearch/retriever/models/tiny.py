@@ -7,7 +7,9 @@ is there and its gate is open, so that the decoder counts.
 
 import dataclasses
 import string
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -17,12 +19,15 @@ from mmsearch.retriever.models.backbones.decoder import DecoderConfig
 from mmsearch.retriever.models.backbones.default import DefaultBackbone, DefaultConfig
 from mmsearch.retriever.models.backbones.minilm import MiniLMConfig
 from mmsearch.retriever.models.backbones.mobilenet import MobileNetConfig, SameConv
-from mmsearch.retriever.models.checkpoint import Model, write_checkpoint
+from mmsearch.retriever.models.bottleneck import BottleneckConfig
+from mmsearch.retriever.models.checkpoint import REASONERS, Model, write_checkpoint
+from mmsearch.retriever.models.cot import CotConfig
 from mmsearch.retriever.models.description import ModelDescription
 from mmsearch.retriever.models.head import ResidualHead
-from mmsearch.retriever.models.none import NoneConfig, NoReasoner
+from mmsearch.retriever.models.none import NoneConfig
 from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.prompts import Prompts
+from mmsearch.retriever.models.rollout import RolloutConfig
 from mmsearch.retriever.seams import Calibration
 from mmsearch.values import View
 
@@ -55,6 +60,16 @@ CONFIG = DefaultConfig(
 LIMITS = Limits(max_pixels=64 * 64, max_frames=4)
 
 
+# For each way of thinking: its sizes, its effort, and the readout that makes the vector.
+# Letters stand for the special tokens that this vocabulary lacks.
+THOUGHTS: Mapping[str, tuple[Any, int, str]] = {
+    "none": (NoneConfig(), 0, "last"),
+    "rollout": (RolloutConfig(steps=4, suffix="(~)"), 4, "gen"),
+    "bottleneck": (BottleneckConfig(num_tokens=4, num_decoded=2), 4, "mean"),
+    "cot": (CotConfig(max_new_tokens=6, gen="~", ends=("!",)), 0, "gen"),
+}
+
+
 def letter_tokenizer() -> Tokenizer:
     """Return word pieces of single characters."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{one}" for one in LETTERS)]
@@ -65,7 +80,7 @@ def letter_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def random_model(*, seed: int = 0, config: DefaultConfig = CONFIG) -> Model:
+def random_model(*, seed: int = 0, config: DefaultConfig = CONFIG, reasoner: str = "none") -> Model:
     """Return an untrained model; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -81,26 +96,26 @@ def random_model(*, seed: int = 0, config: DefaultConfig = CONFIG) -> Model:
         for module in backbone.vision.modules():
             if isinstance(module, SameConv):  # else a picture fades out on its way up
                 nn.init.kaiming_normal_(module.conv.weight)
+        thinking = REASONERS[reasoner][1](THOUGHTS[reasoner][0], backbone)
         head = ResidualHead(backbone.width, backbone.dim)
         nn.init.constant_(head.alpha, 0.5)
-        return (
-            Model(backbone, NoReasoner(NoneConfig(), backbone), head).requires_grad_(False).eval()
-        )
+        return Model(backbone, thinking, head).requires_grad_(False).eval()
 
 
-def write_random_checkpoint(folder: Path, *, seed: int = 0) -> ModelDescription:
-    """Write a random model into ``folder`` and return its description."""
-    model = random_model(seed=seed)
+def tiny_description(*, reasoner: str = "none", name: str = "random") -> ModelDescription:
+    """Return the description of `random_model`, without the hashes of its files."""
+    thought, effort, readout = THOUGHTS[reasoner]
     sides = [(query, segment) for query in View for segment in View]
-    description = ModelDescription(
-        name=f"random-{seed}",
+    return ModelDescription(
+        name=name,
         about="random weights, for tests",
         backbone="default",
         backbone_config=dataclasses.asdict(CONFIG),
-        reasoner="none",
-        effort=0,
+        reasoner=reasoner,
+        reasoner_config=dataclasses.asdict(thought),
+        effort=effort,
         head="residual",
-        readout="last",
+        readout=readout,
         prompts=Prompts(),
         max_pixels=LIMITS.max_pixels,
         max_frames=LIMITS.max_frames,
@@ -108,4 +123,12 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> ModelDescription:
         calibration=dict.fromkeys(sides, Calibration(midpoint=0.5, slope=10.0)),
         files={},
     )
+
+
+def write_random_checkpoint(
+    folder: Path, *, seed: int = 0, reasoner: str = "none"
+) -> ModelDescription:
+    """Write a random model into ``folder`` and return its description."""
+    model = random_model(seed=seed, reasoner=reasoner)
+    description = tiny_description(reasoner=reasoner, name=f"random-{seed}")
     return write_checkpoint(folder, model, description, quantise=True)

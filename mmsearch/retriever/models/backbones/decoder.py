@@ -44,7 +44,7 @@ class DecoderCache:
 
 
 class RMSNorm(nn.Module):
-    """Divide by the root mean square; a learned scale, no shift."""
+    """Divide by the root mean square, taken in float32; a learned scale, no shift."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -52,14 +52,16 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return wide.to(x.dtype) * self.weight
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn ``x [B, heads, m, head_dim]`` by ``angles [B, 1, m, head_dim / 2]``."""
-    a, b = x.chunk(2, dim=-1)
+    """Turn ``x [B, heads, m, head_dim]`` by float32 ``angles [B, 1, m, head_dim / 2]``."""
+    a, b = x.float().chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
 
 class DecoderLayer(nn.Module):
