@@ -24,6 +24,10 @@ class VisualPolicy:
                       0 for a single resize
     first_max_pixels: ceiling of that first resize
     frame_min_pixels, frame_max_pixels: of one frame of a film; 0 for those of a picture
+    frame_first_unit: the first resize of frames is to multiples of this many tokens a side;
+                      2 in qwen-vl-utils 0.0.14
+    film_min_pixels, film_max_pixels: of all frames of a film together, as Qwen3-VL counts;
+                      0 for no such bound
     frame_rate:       frames a second that films are taken to have been sampled at, for
                       models that tell time
     blank_image:      put a white 28x28 picture before an item without pixels, as UME-R1
@@ -35,5 +39,8 @@ class VisualPolicy:
     first_max_pixels: int = 16_384 * 28 * 28
     frame_min_pixels: int = 0
     frame_max_pixels: int = 0
+    frame_first_unit: int = 1
+    film_min_pixels: int = 0
+    film_max_pixels: int = 0
     frame_rate: float = 2.0
     blank_image: bool = False
