@@ -20,6 +20,8 @@
     │   ├── BadItem              longer than the model can read
     │   ├── OutOfMemory          one item alone is more than the device holds
     │   ├── DownloadFailed       a hub that cannot be reached, or sends something else
+    │   ├── PickledWeights       fetched, and not to be loaded before they are converted
+    │   ├── NotPulled            a model that is not ours to remove
     │   └── BadVectors           NaN, infinite or of the wrong shape
     └── MissingExtra             an optional dependency is not installed        1
 
@@ -141,10 +143,13 @@ class SpaceMismatch(StoreError):
 
     exit_code = 4
 
-    def __init__(self, path: Path | str, *, stored: str, asked: str) -> None:
+    def __init__(
+        self, path: Path | str, *, stored: str, asked: str, difference: str, same_model: bool
+    ) -> None:
         self.path, self.stored, self.asked = str(path), stored, asked
-        self.hint = "ask with that model, or index the files into a new folder (--db DIR)"
-        super().__init__(f"{path} holds vectors of {stored}, not of {asked}")
+        ask = "leave its settings as the index has them" if same_model else "ask with that model"
+        self.hint = f"{ask}, or index the files into a new folder (--db DIR)"
+        super().__init__(f"{path} holds vectors of {stored}, not of {asked}: {difference}")
 
 
 class ModelError(MMSearchError):
@@ -204,6 +209,28 @@ class DownloadFailed(ModelError):
     def __init__(self, name: str, reason: str, *, hint: str) -> None:
         self.name, self.hint = name, hint
         super().__init__(f"cannot fetch {name}: {reason}")
+
+
+class PickledWeights(ModelError):
+    """A model whose weights were published as pickles only; the files are in ``folder``."""
+
+    def __init__(self, name: str, folder: Path | str) -> None:
+        self.name, self.folder = name, str(folder)
+        self.hint = f"mmsearch model convert {name} DIR, then name DIR with --model"
+        super().__init__(
+            f"the weights of {name} are pickles (.bin), which can run code when they are read: "
+            f"fetched to {folder}, not loaded"
+        )
+
+
+class NotPulled(ModelError):
+    """A model that 'mmsearch model pull' did not fetch, so it is not removed either."""
+
+    hint = "mmsearch model list"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name!r} was not pulled, so there is nothing to remove")
 
 
 class BadVectors(ModelError):

@@ -82,14 +82,14 @@ KNOWN = (
 class Source:
     """Where a pulled model came from.
 
-    revision:  as it was asked for: a branch, a tag or a commit
+    revisions: as it was asked for: branches, tags or commits
     commit:    what that was, 40 hex digits
     pulled_at: seconds since 1970
     files:     SHA-256 of every file that was fetched
     """
 
     repository: str
-    revision: str
+    revisions: tuple[str, ...]
     commit: str
     pulled_at: float
     files: Mapping[str, str]
@@ -131,7 +131,7 @@ class ModelInfo:
             "bytes": self.size,
             "description": self.about,
             "repository": self.source.repository if self.source else None,
-            "revision": self.source.revision if self.source else None,
+            "revisions": list(self.source.revisions) if self.source else None,
             "commit": self.source.commit if self.source else None,
         }
 
@@ -215,15 +215,16 @@ def _folders(home: Path) -> Iterator[Path]:
 def read_source(folder: Path) -> Source | None:
     """Return where the model in ``folder`` was pulled from; None where it was not."""
     try:
-        return Source(**json.loads((folder / SOURCE_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        fields = json.loads((folder / SOURCE_FILE).read_text())
+        return Source(**{**fields, "revisions": tuple(fields["revisions"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def _is_revision(source: Source, asked: str) -> bool:
     if _COMMIT_PREFIX.fullmatch(asked) and source.commit.startswith(asked):
         return True
-    return asked in ("", source.revision)
+    return not asked or asked in source.revisions
 
 
 # ---------------------------------------------------------------- listing
@@ -246,6 +247,8 @@ def model_info(folder: Path) -> ModelInfo:
         model = read_description(folder)
     except BadCheckpoint as error:
         about, dim, reasoner = f"unusable: {error}", 0, ""
+        if not (folder / DESCRIPTION_FILE).exists():
+            about = f"to be converted first: mmsearch model convert {name} DIR"
     else:
         about, dim, reasoner = model.about, model.dim, model.reasoner
     return ModelInfo(
