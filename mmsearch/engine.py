@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mmsearch.errors import EmptyQuery, NothingToIndex, SegmentNotFound, StoreNotFound
+from mmsearch.retriever.models.description import ModelSettings as ModelSettings
 from mmsearch.values import (
     Document,
     Hit,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mmsearch.indexers.pipeline import IndexReport, Progress
     from mmsearch.indexers.plan import Plan
     from mmsearch.indexers.sandbox import Sandbox
+    from mmsearch.retriever.embedding.choice import ModelChoice
     from mmsearch.retriever.embedding.library import ModelInfo
     from mmsearch.retriever.evaluation.measures import Report
     from mmsearch.retriever.seams import Embedder
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from mmsearch.retriever.store.store import Problem, Store, StoredSegment
 
 DEFAULT_MODEL = "default"
+_AS_MADE = ModelSettings()
 _MAX_WORKERS = 8
 _QUERY_WORKERS = 2  # kept between queries, so that several threads may ask with media
 
@@ -65,6 +68,9 @@ class IndexStatus:
             "path": self.path,
             "model": self.space.model,
             "space": self.space.id,
+            "effort": self.space.effort,
+            "dims": self.space.dim,
+            "max_pixels": self.space.max_pixels,
             "documents": self.documents,
             "segments": self.segments,
             "bytes": self.bytes,
@@ -80,10 +86,9 @@ class Engine:
     read it. Use it as a context manager, or call `close`, to stop its workers.
     """
 
-    def __init__(self, store: "Store", model: "str | Path | Embedder", *, device: str) -> None:
+    def __init__(self, store: "Store", choice: "ModelChoice") -> None:
         self._store = store
-        self._model = model
-        self._device = device
+        self._choice = choice
         self._embedder: Embedder | None = None
         self._sandbox: Sandbox | None = None
         self._lock = threading.RLock()
@@ -96,29 +101,40 @@ class Engine:
         create: bool = False,
         model: "str | Path | Embedder | None" = None,
         device: str = "auto",
+        dtype: str = "auto",
+        settings: ModelSettings = _AS_MADE,
     ) -> Self:
         """Open the index at ``path``; with ``create`` make an empty one where there is none.
 
-        model: a name, a model folder, or an embedder of your own; by default the
-        one the index was made with, or ``"default"`` for a new index.
-        Raises StoreNotFound (a read never creates), SpaceMismatch where the index
-        was made with another model than the one named, ModelNotFound, StoreDamaged.
+        model:    a name, a model folder, or an embedder of your own; by default the one
+                  the index was made with, or ``"default"`` for a new index
+        device:   "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one
+        dtype:    "float32", "bfloat16", or "auto": bfloat16 for a large model on a GPU;
+                  neither this nor the device keeps an index from being asked
+        settings: effort, pixels and dimensions of a new index; of an old one those it was
+                  made with, unless others are given and refused
+        Raises StoreNotFound (a read never creates), SpaceMismatch where the index was made
+        with another model or other settings than those named, BadSetting, ModelNotFound,
+        StoreDamaged.
         """
+        from mmsearch.retriever.embedding.choice import ModelChoice
         from mmsearch.retriever.store.store import Store
 
         path = Path(path)
         if Store.exists(path):
             store = Store.open(path)
-            if model is None:  # looked for when it is needed: looking at an index needs none
-                model = store.space.model
-            else:
-                store.check_space(_space_of(model))
-        elif create:
-            model = DEFAULT_MODEL if model is None else model
-            store = Store.create(path, _space_of(model))
-        else:
+            asked = model is not None or settings != _AS_MADE
+            model = store.space.model if model is None else model
+            choice = ModelChoice(model=model, device=device, dtype=dtype, settings=settings)
+            engine = cls(store, choice)
+            if asked:  # else it is looked for when it is needed: looking at an index needs none
+                engine._chosen()
+            return engine
+        if not create:
             raise StoreNotFound(path)
-        return cls(store, model, device=device)
+        model = DEFAULT_MODEL if model is None else model
+        choice = ModelChoice(model=model, device=device, dtype=dtype, settings=settings)
+        return cls(Store.create(path, choice.space), choice)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -163,9 +179,14 @@ class Engine:
         """
         with self._lock:
             if self._embedder is None:
-                self._store.check_space(_space_of(self._model))
-                self._embedder = _embedder_of(self._model, self._device)
+                self._embedder = self._chosen().load()
             return self._embedder
+
+    def _chosen(self) -> "ModelChoice":
+        """Return the model with the settings of the index; raises SpaceMismatch."""
+        chosen = self._choice.like(self._store.space)
+        self._store.check_space(chosen.space)
+        return chosen
 
     def load(self) -> None:
         """Load the model now, so that the first query does not wait for it."""
@@ -222,7 +243,7 @@ class Engine:
         from mmsearch.indexers import pipeline
 
         with self._store.writing() as writer:
-            self._store.check_space(_space_of(self._model))  # before anything is read
+            self._chosen()  # before anything is read
             began = time.perf_counter()
             manifest = self._store.documents()
             plan = _plan(manifest, paths, include, exclude, retry_failed, again)
@@ -304,7 +325,9 @@ class Engine:
     def _searcher(self) -> "Searcher":
         from mmsearch.retriever.search.search import Searcher
 
-        return Searcher(self._store, self.embedder.calibration)
+        if self._embedder is None:  # what is kept is compared without computing anything
+            return Searcher(self._store, self._chosen().calibration)
+        return Searcher(self._store, self._embedder.calibration)
 
     def _question(self, query: Query, *, ocr: bool = True) -> "Question":
         """Read, compose and embed what is asked."""
@@ -389,23 +412,6 @@ def available_models() -> "list[ModelInfo]":
     from mmsearch.retriever.embedding import library
 
     return library.available_models()
-
-
-def _space_of(model: "str | Path | Embedder") -> Space:
-    """Return a model's space; of a name or a folder, without loading it."""
-    if not isinstance(model, str | Path):
-        return model.space
-    from mmsearch.retriever.embedding.load import model_space
-
-    return model_space(model)
-
-
-def _embedder_of(model: "str | Path | Embedder", device: str) -> "Embedder":
-    if not isinstance(model, str | Path):
-        return model
-    from mmsearch.retriever.embedding.load import load_embedder
-
-    return load_embedder(model, device=device)
 
 
 def _plan(

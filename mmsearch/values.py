@@ -353,6 +353,22 @@ class Space:
     def __str__(self) -> str:
         return f"{self.model} ({self.reasoner}, effort {self.effort}, {self.dim}-d, {self.id})"
 
+    def difference(self, other: "Space") -> str:
+        """Say how it differs from another: ``effort 8, not 4``; empty where they are one."""
+        words = ["other weights"] if self.weights_hash != other.weights_hash else []
+        for name, shown in (
+            ("reasoner", "reasoner {}"),
+            ("effort", "effort {}"),
+            ("dim", "{} dimensions"),
+            ("max_pixels", "pictures of up to {} pixels"),
+            ("max_frames", "films of up to {} frames"),
+        ):
+            mine, its = getattr(self, name), getattr(other, name)
+            if mine != its:
+                words.append(f"{shown.format(mine)}, not {its}")
+        words += ["other prompts"] if self.prompt != other.prompt else []
+        return "; ".join(words)
+
 
 # ---------------------------------------------------------------- what a person asks and gets
 

@@ -6,9 +6,19 @@ from typing import Annotated
 
 import typer
 
-from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model
+from mmsearch.cli.options import (
+    DEFAULT_DATABASE,
+    AsJson,
+    Database,
+    Device,
+    Dims,
+    Dtype,
+    Effort,
+    MaxPixels,
+    Model,
+)
 from mmsearch.cli.output import print_json, print_table, say, wants_json
-from mmsearch.engine import Engine
+from mmsearch.engine import Engine, ModelSettings
 
 
 def evaluate(
@@ -17,6 +27,11 @@ def evaluate(
     ],
     db: Database = DEFAULT_DATABASE,
     model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    effort: Effort = None,
+    max_pixels: MaxPixels = None,
+    dims: Dims = None,
     as_json: AsJson = None,
 ) -> None:
     """Measure how well queries with known answers are answered.
@@ -28,13 +43,15 @@ def evaluate(
 
     \b
         mmsearch eval queries.jsonl --json
+        mmsearch eval queries.jsonl --device cpu
     """
 
     def count(number: int, total: int) -> None:
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{number}/{total} queries" + ("\n" if number == total else ""))
 
-    with Engine.open(db, model=model) as engine:
+    settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
+    with Engine.open(db, model=model, device=device, dtype=dtype, settings=settings) as engine:
         report = engine.evaluate(queries, on_progress=count)
     if wants_json(as_json):
         print_json(report.as_dict())

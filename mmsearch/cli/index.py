@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model
+from mmsearch.cli.options import (
+    DEFAULT_DATABASE,
+    AsJson,
+    Database,
+    Device,
+    Dims,
+    Dtype,
+    Effort,
+    MaxPixels,
+    Model,
+)
 from mmsearch.cli.output import (
     print_json,
     print_lines,
@@ -16,7 +26,7 @@ from mmsearch.cli.output import (
     shown_seconds,
     wants_json,
 )
-from mmsearch.engine import Engine
+from mmsearch.engine import Engine, ModelSettings
 from mmsearch.values import stored_path
 
 if TYPE_CHECKING:
@@ -33,6 +43,11 @@ def index(
     ],
     db: Database = DEFAULT_DATABASE,
     model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    effort: Effort = None,
+    max_pixels: MaxPixels = None,
+    dims: Dims = None,
     include: Annotated[
         list[str] | None,
         typer.Option(help="Only files that match this glob; may be repeated.", metavar="GLOB"),
@@ -63,13 +78,15 @@ def index(
     """Read files and folders into an index.
 
     Unchanged files are skipped, changed ones replaced, deleted ones removed. Safe to
-    interrupt and to run again. Ends with exit code 3 when some files failed.
+    interrupt and to run again. Ends with exit code 3 when some files failed. The index
+    remembers its model, effort, pixels and dimensions, and refuses others.
 
     For example:
 
     \b
         mmsearch index ./docs
         mmsearch index ~/papers --include '*.pdf' --db papers.index
+        mmsearch index ./docs --db small.index --dims 192 --max-pixels 100000 --device cpu
     """
     globs = {"include": include or [], "exclude": exclude or []}
     if dry_run:
@@ -78,7 +95,10 @@ def index(
         return
     if not Engine.exists(db):  # a typing error must not leave an empty index behind
         Engine.preview(paths, db=db, include=globs["include"], exclude=globs["exclude"])
-    with Engine.open(db, create=True, model=model) as engine:
+    settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
+    with Engine.open(
+        db, create=True, model=model, device=device, dtype=dtype, settings=settings
+    ) as engine:
         try:
             with _Listener() as listener:
                 report = engine.index(

@@ -32,3 +32,43 @@ Model: TypeAlias = Annotated[
 NumHits: TypeAlias = Annotated[
     int, typer.Option("-k", min=1, max=10_000, help="How many hits to print.")
 ]
+
+# How the model computes. Device and precision change no vector by much, and an index made
+# with some may be asked with others; the settings change the space, and the index keeps them.
+
+Device: TypeAlias = Annotated[
+    str,
+    typer.Option(help="Where the model computes: auto, cpu, cuda or cuda:N.", metavar="DEVICE"),
+]
+
+Dtype: TypeAlias = Annotated[
+    str,
+    typer.Option(help="Its precision: auto, float32 or bfloat16.", metavar="DTYPE"),
+]
+
+Effort: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        help="Latent steps, 0 up to what was trained; by default those of the index.",
+        metavar="N",
+        show_default=False,
+    ),
+]
+
+MaxPixels: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        help="The most pixels of a picture; by default those of the index.",
+        metavar="N",
+        show_default=False,
+    ),
+]
+
+Dims: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        help="Leading dimensions of a vector; by default those of the index.",
+        metavar="N",
+        show_default=False,
+    ),
+]

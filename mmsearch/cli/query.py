@@ -7,8 +7,19 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli.hits import print_hits
-from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model, NumHits
-from mmsearch.engine import Engine
+from mmsearch.cli.options import (
+    DEFAULT_DATABASE,
+    AsJson,
+    Database,
+    Device,
+    Dims,
+    Dtype,
+    Effort,
+    MaxPixels,
+    Model,
+    NumHits,
+)
+from mmsearch.engine import Engine, ModelSettings
 from mmsearch.values import Kind, Query
 
 
@@ -28,6 +39,11 @@ def query(
     ] = None,
     db: Database = DEFAULT_DATABASE,
     model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    effort: Effort = None,
+    max_pixels: MaxPixels = None,
+    dims: Dims = None,
     k: NumHits = 10,
     kinds: Annotated[
         str | None,
@@ -71,6 +87,7 @@ def query(
         mmsearch query "chart showing rainfall by month"
         mmsearch query "the same at night" --image q.png --type image,video
         mmsearch query --page report.pdf#3 --files
+        mmsearch query "the pump" --device cpu --dtype float32
     """
     asked = Query(
         text=text,
@@ -83,7 +100,8 @@ def query(
         path=path,
         min_score=min_score,
     )
-    with Engine.open(db, model=model) as engine:
+    settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
+    with Engine.open(db, model=model, device=device, dtype=dtype, settings=settings) as engine:
         engine.load()  # a third of a second that is not the search's
         began = time.perf_counter()
         hits = engine.query(asked, k=k, group=group, ocr=ocr)

@@ -27,7 +27,6 @@ def similar(
         mmsearch similar 3f2a9c51d0b7e846 -k 5
     """
     with Engine.open(db, model=model) as engine:
-        engine.load()  # a third of a second that is not the search's
         began = time.perf_counter()
         hits = engine.similar(segment_id, k=k)
         took_ms = (time.perf_counter() - began) * 1000

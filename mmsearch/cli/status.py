@@ -30,6 +30,7 @@ def status(db: Database = DEFAULT_DATABASE, as_json: AsJson = None) -> None:
         {
             "index": found.path,
             "model": found.space,
+            "pictures": f"of up to {found.space.max_pixels:,} pixels",
             "documents": f"{sum(found.documents.values())} ({kinds})" if kinds else "0",
             "segments": found.segments,
             "on disk": shown_bytes(found.bytes),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.errors import BadVectors, UnreadableFile
+from mmsearch.errors import BadItem, BadVectors, ModelError, OutOfMemory, UnreadableFile
 from mmsearch.indexers.plan import Plan, Reading, content_hash
 from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.retriever.seams import Embedder
@@ -42,6 +42,7 @@ _EMBED_SEGMENTS = 24  # segments embedded in one call; the embedder forms batche
 _COMMIT_EVERY_S = 1.5  # a commit costs tens of ms whatever its size, and bounds what a kill loses
 _POLL_S = 0.5
 _LEAVE_S = 2.0
+_OF_ONE_ITEM = (BadVectors, BadItem, OutOfMemory)  # its document fails, and the run goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +247,7 @@ class _Flow:
         for (number, view, _), outcome in zip(
             views, self._vectors([item for *_, item in views]), strict=True
         ):
-            if isinstance(outcome, BadVectors):
+            if isinstance(outcome, ModelError):
                 waiting[number][0].error = str(outcome)
             else:
                 vectors[number][view] = outcome
@@ -254,7 +255,7 @@ class _Flow:
             document.rows.append(_row(document.reading, segment, by_view))
         self._spend("embed")
 
-    def _vectors(self, items: Sequence[Item]) -> "list[Vectors | BadVectors]":
+    def _vectors(self, items: Sequence[Item]) -> "list[Vectors | ModelError]":
         """Embed all at once; a batch that fails is retried one by one to find the bad item."""
         if not items:
             return []
@@ -263,7 +264,7 @@ class _Flow:
             if not all(abs(float(one @ one) - 1) < UNIT_TOLERANCE for one in vectors):
                 raise BadVectors("NaN, or not of unit length")
             return vectors
-        except BadVectors as error:
+        except _OF_ONE_ITEM as error:
             if len(items) == 1:
                 return [error]
             return [one for item in items for one in self._vectors([item])]

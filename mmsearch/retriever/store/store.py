@@ -134,7 +134,13 @@ class Store:
     def check_space(self, space: Space) -> None:
         """Raise SpaceMismatch unless ``space`` is the one whose vectors are kept here."""
         if space.id != self.space.id:
-            raise SpaceMismatch(self.path, stored=str(self.space), asked=str(space))
+            raise SpaceMismatch(
+                self.path,
+                stored=str(self.space),
+                asked=str(space),
+                difference=space.difference(self.space),
+                same_model=space.weights_hash == self.space.weights_hash,
+            )
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writer]:
