@@ -1,11 +1,8 @@
 """The transition adapter computes the paper's equations, in each row for itself."""
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 import torch
+from plain_adapter import plain_adapter
 from torch import Tensor
 
 from mmsearch.retriever.models.adapter import AdapterConfig, LatentAdapter
@@ -27,40 +24,6 @@ def states(rows: int, seed: int = 1) -> Tensor:
     return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-def by_hand(weights: Mapping[str, Any], z: list[float], step: int, c: list[float]) -> Tensor:
-    """Return the adapter's output for one row, evaluating the two chosen experts only.
-
-    Plain numbers: a matrix is a list of its rows.
-    """
-
-    def linear(name: str, x: list[float]) -> list[float]:
-        matrix, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        return [
-            b + sum(w * v for w, v in zip(row, x, strict=True))
-            for row, b in zip(matrix, bias, strict=True)
-        ]
-
-    def expert(name: str, x: list[float]) -> list[float]:
-        inner = linear(f"{name}.fc1", x)
-        return linear(f"{name}.fc2", [v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in inner])
-
-    mean = sum(z) / WIDTH
-    variance = sum((v - mean) ** 2 for v in z) / WIDTH
-    u = [
-        (v - mean) / math.sqrt(variance + 1e-5) * scale + shift
-        for v, scale, shift in zip(z, weights["ln.weight"], weights["ln.bias"], strict=True)
-    ]
-    position: list[float] = weights["step_embed.weight"][min(step, 31)]
-    asked = [a + b for a, b in zip(z, c, strict=True)] + position
-    powers = [math.exp(logit) for logit in linear("router", asked)]
-    best = sorted(range(4), key=lambda m: (-powers[m], m))[:2]
-    out = [a + b for a, b in zip(z, expert("shared_expert", u), strict=True)]
-    for m in best:
-        share = powers[m] / sum(powers)
-        out = [a + share * b for a, b in zip(out, expert(f"experts.{m}", u), strict=True)]
-    return torch.tensor(out)
-
-
 @pytest.mark.parametrize("step", [0, 7, 31, 40])
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # at 1e-3 the norm's epsilon outweighs the variance
 def test_it_equals_a_loop_that_evaluates_only_the_chosen_experts(
@@ -72,7 +35,8 @@ def test_it_equals_a_loop_that_evaluates_only_the_chosen_experts(
     out = adapter(z, step, anchor)
 
     expected = [
-        by_hand(weights, row, step, c) for row, c in zip(z.tolist(), anchor.tolist(), strict=True)
+        torch.tensor(plain_adapter(weights, row, step, c))
+        for row, c in zip(z.tolist(), anchor.tolist(), strict=True)
     ]
     torch.testing.assert_close(out, torch.stack(expected), atol=1e-5, rtol=1e-5)
     choices = {tuple(row) for row in (adapter.weigh(adapter.route(z, step, anchor)) > 0).tolist()}
