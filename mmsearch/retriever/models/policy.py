@@ -14,6 +14,14 @@ class Limits:
     max_pixels: int
     max_frames: int
 
+    def kept_frames(self, num_frames: int) -> range | list[int]:
+        """Return which frames of a film are shown: all, or so many evenly from first to last."""
+        if num_frames <= self.max_frames:
+            return range(num_frames)
+        if self.max_frames == 1:
+            return [0]
+        return [i * (num_frames - 1) // (self.max_frames - 1) for i in range(self.max_frames)]
+
 
 @dataclass(frozen=True, slots=True)
 class VisualPolicy:

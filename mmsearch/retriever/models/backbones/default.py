@@ -25,7 +25,7 @@ from mmsearch.retriever.models.backbones.minilm import MiniLM, MiniLMConfig
 from mmsearch.retriever.models.backbones.mobilenet import MobileNet, MobileNetConfig
 from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.prompts import Prompts
-from mmsearch.values import Frames, Image, Item, Role, Text
+from mmsearch.values import Frames, Item, Role, Text
 
 if TYPE_CHECKING:
     from mmsearch.values import Pixels
@@ -140,7 +140,9 @@ class DefaultBackbone(nn.Module):
                 most = self.config.window_tokens * self.config.max_windows
                 total += min(len(part.text) // CHARACTERS_PER_TOKEN + 2, most)
             else:
-                frames = 1 if isinstance(part, Image) else len(part.pixels)
+                frames = 1
+                if isinstance(part, Frames):
+                    frames = len(self.limits.kept_frames(len(part.pixels)))
                 total += frames * TOKENS_PER_PICTURE
         return total
 
@@ -156,8 +158,10 @@ class DefaultBackbone(nn.Module):
                     parts.append(Span("words", len(windows), len(windows) + len(cut)))
                     windows += cut
                 else:
-                    frames = [part.pixels] if isinstance(part, Image) else list(part.pixels)
-                    of = "frames" if isinstance(part, Frames) else "image"
+                    frames, of = [part.pixels], "image"
+                    if isinstance(part, Frames):
+                        kept = self.limits.kept_frames(len(part.pixels))
+                        frames, of = [part.pixels[i] for i in kept], "frames"
                     parts.append(Span(of, len(pictures), len(pictures) + len(frames)))
                     pictures += [self._picture(pixels) for pixels in frames]
             spans.append(tuple(parts))
