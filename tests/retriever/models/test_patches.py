@@ -97,6 +97,11 @@ def test_sizes_are_the_reference_formula_wherever_that_keeps_its_budget(
         assert fit(height, width, unit, 3_136, 1_003_520) == expected
 
 
+def test_the_first_resize_never_rounds_a_strip_to_nothing() -> None:
+    assert still_grid(10, 1_000, QWEN2, PLUME, PLUME_PIXELS) == Grid(1, 2, 72)
+    assert still_grid(10, 1_000, QWEN2, VisualPolicy(min_pixels=3_136), 10**6) == Grid(1, 2, 40)
+
+
 def test_the_blank_picture_of_plume_is_four_tokens() -> None:
     assert cut(noise(28, 28, 3), QWEN2, PLUME, PLUME_PIXELS).num_tokens(2) == 4
     assert cut(noise(28, 28, 3), QWEN2, SINGLE, PLUME_PIXELS).num_tokens(2) == 1
@@ -123,13 +128,17 @@ def test_a_budget_of_the_whole_film_is_shared_by_its_frames() -> None:
     policy = VisualPolicy(film_min_pixels=4_096, film_max_pixels=8 * 64 * 64)
     long = film_grid(8, 640, 640, QWEN3, policy, 1_000_000)
     short = film_grid(2, 640, 640, QWEN3, policy, 1_000_000)
-    odd = film_grid(7, 640, 640, QWEN3, policy, 1_000_000)
     tiny = film_grid(2, 8, 8, QWEN3, policy, 1_000_000)
 
     assert long == Grid(4, 4, 4)
     assert short == Grid(1, 8, 8)
-    assert odd == long  # the repeated frame has its share
     assert tiny == Grid(1, 4, 4)  # two frames share 4,096 px: 45 x 45 each
+
+
+def test_the_frame_that_is_shown_twice_takes_its_share_of_the_budget() -> None:
+    policy = VisualPolicy(film_max_pixels=9 * 32 * 32)
+
+    assert film_grid(1, 640, 640, QWEN3, policy, 1_000_000) == Grid(1, 4, 4)
 
 
 def test_a_film_is_laid_out_frame_by_frame_in_pairs() -> None:
