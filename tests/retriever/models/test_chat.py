@@ -11,7 +11,7 @@ from mmsearch.errors import BadItem
 from mmsearch.retriever.models.backbones.chat import Chat, Shown, Written, shown_parts
 from mmsearch.retriever.models.backbones.patches import Grid
 from mmsearch.retriever.models.backbones.positions import FILM, IMAGE, TEXT
-from mmsearch.retriever.models.policy import VisualPolicy
+from mmsearch.retriever.models.policy import Limits, VisualPolicy
 from mmsearch.retriever.models.prompts import ChatFormat, Prompts
 from mmsearch.retriever.models.tiny_qwen import tiny_tokenizer
 from mmsearch.values import Frames, Item, Role
@@ -46,6 +46,7 @@ PLUME_AFTER = [
 ]
 SHORT = ChatFormat(template="<|im_start|>{prompt}{parts}<|im_end|>")
 FIRST = ChatFormat(template="<|im_start|>{visuals}{prompt}{text}<|im_end|>")
+LIMITS = Limits(max_pixels=10**9, max_frames=8)
 PROMPTS = Prompts(query="Find: ", document="")
 
 
@@ -97,10 +98,9 @@ def write(
     *,
     role: Role = Role.DOCUMENT,
     policy: VisualPolicy = VisualPolicy(),  # noqa: B008 - frozen
-    max_frames: int = 8,
     max_pixels: int = 10**9,
 ) -> Written:
-    parts = shown_parts(item, policy, max_frames=max_frames)
+    parts = shown_parts(item, policy, LIMITS)
     return writer.write(parts, grids_of(parts), max_pixels=max_pixels, role=role)
 
 
@@ -171,7 +171,7 @@ def test_without_pixels_plume_is_shown_a_white_picture_first() -> None:
 
 
 def test_the_blank_picture_is_white_and_28_pixels_wide() -> None:
-    [blank, words] = shown_parts(Item("a"), VisualPolicy(blank_image=True), max_frames=8)
+    [blank, words] = shown_parts(Item("a"), VisualPolicy(blank_image=True), LIMITS)
 
     assert isinstance(blank, Shown)
     assert blank.pixels.shape == (1, 28, 28, 3)
@@ -180,7 +180,7 @@ def test_the_blank_picture_is_white_and_28_pixels_wide() -> None:
 
 
 def test_pixels_need_no_blank_picture() -> None:
-    shown = shown_parts(Item([film(1)]), VisualPolicy(blank_image=True), max_frames=8)
+    shown = shown_parts(Item([film(1)]), VisualPolicy(blank_image=True), LIMITS)
 
     assert len(shown) == 1
 
@@ -240,7 +240,7 @@ def test_a_model_that_reads_moments_has_their_seconds_before_each() -> None:
 def test_a_long_film_is_thinned_evenly_and_keeps_its_time() -> None:
     frames = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
 
-    [shown] = shown_parts(Item(Frames(frames)), VisualPolicy(frame_rate=4.0), max_frames=3)
+    [shown] = shown_parts(Item(Frames(frames)), VisualPolicy(frame_rate=4.0), Limits(1, 3))
 
     assert isinstance(shown, Shown)
     assert shown.pixels[:, 0, 0, 0].tolist() == [0, 4, 8]

@@ -24,7 +24,7 @@ from tokenizers import Encoding, Tokenizer
 
 from mmsearch.errors import BadItem
 from mmsearch.retriever.models.backbones.positions import FILM, IMAGE, TEXT
-from mmsearch.retriever.models.policy import VisualPolicy
+from mmsearch.retriever.models.policy import Limits, VisualPolicy
 from mmsearch.retriever.models.prompts import ChatFormat, Prompts
 from mmsearch.values import Frames, Image, Item, Role, Text
 
@@ -57,8 +57,8 @@ class Shown(NamedTuple):
 ShownPart: TypeAlias = str | Shown
 
 
-def shown_parts(item: Item, policy: VisualPolicy, *, max_frames: int) -> list[ShownPart]:
-    """Return the item's parts in order: films thinned to ``max_frames``, evenly over time.
+def shown_parts(item: Item, policy: VisualPolicy, limits: Limits) -> list[ShownPart]:
+    """Return the item's parts in order, films thinned to what the limits allow.
 
     An item without pixels begins with a blank picture where the policy asks for it.
     """
@@ -69,21 +69,20 @@ def shown_parts(item: Item, policy: VisualPolicy, *, max_frames: int) -> list[Sh
         elif isinstance(part, Image):
             parts.append(Shown(part.pixels[None], 0.0))
         else:
-            parts.append(_thinned(part, policy.frame_rate, max_frames))
+            parts.append(_thinned(part, policy.frame_rate, limits))
     if policy.blank_image and not any(isinstance(part, Shown) for part in parts):
         blank = np.full((1, BLANK_SIDE, BLANK_SIDE, 3), 255, dtype=np.uint8)
         parts.insert(0, Shown(blank, 0.0))
     return parts
 
 
-def _thinned(film: Frames, rate: float, max_frames: int) -> Shown:
-    num_frames = len(film.pixels)
-    if num_frames <= max_frames:
+def _thinned(film: Frames, rate: float, limits: Limits) -> Shown:
+    kept = limits.kept_frames(len(film.pixels))
+    if len(kept) == len(film.pixels):
         return Shown(film.pixels, rate)
-    kept = np.linspace(0, num_frames - 1, max_frames, dtype=int)  # as the benchmarks choose
-    if max_frames > 1:  # fewer frames over the same time
-        rate *= (max_frames - 1) / (num_frames - 1)
-    return Shown(film.pixels[kept], rate)
+    if len(kept) > 1:  # fewer frames over the same time
+        rate *= (len(kept) - 1) / (len(film.pixels) - 1)
+    return Shown(film.pixels[list(kept)], rate)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
