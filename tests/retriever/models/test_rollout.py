@@ -19,7 +19,7 @@ SUFFIX = "(~)"  # three tokens of the toy vocabulary
 
 @pytest.fixture(scope="module")
 def backbone() -> WatchedBackbone:
-    return watched_backbone()
+    return watched_backbone(WatchedBackbone)
 
 
 def rollout(backbone: WatchedBackbone, **choices: object) -> Rollout:
@@ -157,7 +157,7 @@ def test_a_configuration_that_cannot_be_is_refused(
 def test_gradients_flow_from_the_readout_to_the_adapter_and_to_the_anchor(
     context: str, places: list[int]
 ) -> None:
-    backbone = watched_backbone().requires_grad_(True)
+    backbone = watched_backbone(WatchedBackbone).requires_grad_(True)
     reasoner = rollout(backbone, context=context).requires_grad_(True)
 
     gen = reasoner.think(backbone, collated(backbone, Item(["a"])), effort=2)["gen"]
@@ -189,12 +189,12 @@ def test_equal_steps_are_those_of_the_same_modules_and_effort(backbone: WatchedB
     assert hash(steps) == hash(again)
     assert steps != LatentSteps(one, backbone, 3)
     assert steps != LatentSteps(other, backbone, 4)
-    assert steps != LatentSteps(one, watched_backbone(), 4)
+    assert steps != LatentSteps(one, watched_backbone(WatchedBackbone), 4)
 
 
 def test_the_steps_never_ask_for_a_value() -> None:
     """What does could not be recorded as one graph: tensors on "meta" have no values."""
-    backbone = watched_backbone()
+    backbone = watched_backbone(WatchedBackbone)
     reasoner = rollout(backbone)
     _, cache = backbone.prefill(collated(backbone, *mixed_items()))
     cache = type(cache)(

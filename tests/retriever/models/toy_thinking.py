@@ -1,5 +1,7 @@
 """A small backbone with an anchor in its prompts, and items of every sort and length."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,10 +40,28 @@ class WatchedBackbone(DefaultBackbone):
         return torch.tensor([2 if parts[0].of == "words" else 3 for parts in batch.items])
 
 
-def watched_backbone(seed: int = 0) -> WatchedBackbone:
-    """Return one with random weights; the same seed gives the same."""
-    backbone = WatchedBackbone(CONFIG, letter_tokenizer(), Prompts(), LIMITS)
-    backbone.load_state_dict(random_model(seed=seed).backbone.state_dict())
+class ScriptedBackbone(WatchedBackbone):
+    """Speaks fourteen tokens by a table of its own, so that thoughts wander and end.
+
+    The tied table of random weights would say one token for ever.
+    """
+
+    letters = "abcdefghijkl~!"
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        table = torch.randn(14, self.width, generator=torch.Generator().manual_seed(5))
+        logits = hidden.new_full((len(hidden), self.config.text.vocabulary), -1e4)
+        logits[:, self.tokens(" ".join(self.letters))] = hidden @ table.T
+        return logits
+
+
+Watched = TypeVar("Watched", bound=WatchedBackbone)
+
+
+def watched_backbone(kind: type[Watched]) -> Watched:
+    """Return one with random weights, always the same."""
+    backbone = kind(CONFIG, letter_tokenizer(), Prompts(), LIMITS)
+    backbone.load_state_dict(random_model().backbone.state_dict())
     backbone.asked = []
     return backbone.requires_grad_(False).eval()
 
