@@ -20,7 +20,7 @@
     │   ├── BadItem              longer than the model can read
     │   ├── OutOfMemory          one item alone is more than the device holds
     │   ├── DownloadFailed       a hub that cannot be reached, or sends something else
-    │   ├── PickledWeights       fetched, and not to be loaded before they are converted
+    │   ├── ToBeConverted        a fetched model that is not used as it is
     │   ├── NotPulled            a model that is not ours to remove
     │   └── BadVectors           NaN, infinite or of the wrong shape
     └── MissingExtra             an optional dependency is not installed        1
@@ -211,16 +211,13 @@ class DownloadFailed(ModelError):
         super().__init__(f"cannot fetch {name}: {reason}")
 
 
-class PickledWeights(ModelError):
-    """A model whose weights were published as pickles only; the files are in ``folder``."""
+class ToBeConverted(ModelError):
+    """A model that was fetched to ``folder`` and cannot be used as it was published."""
 
-    def __init__(self, name: str, folder: Path | str) -> None:
+    def __init__(self, name: str, folder: Path | str, reason: str) -> None:
         self.name, self.folder = name, str(folder)
         self.hint = f"mmsearch model convert {name} DIR, then name DIR with --model"
-        super().__init__(
-            f"the weights of {name} are pickles (.bin), which can run code when they are read: "
-            f"fetched to {folder}, not loaded"
-        )
+        super().__init__(f"{name} was fetched to {folder}, but {reason}")
 
 
 class NotPulled(ModelError):

@@ -200,7 +200,7 @@ class Hub:
             )
         if status in (401, 403):
             return self._failed(
-                f"the hub refuses ({status}): there is no such repository, or it wants another token",
+                f"the hub refuses ({status}): no such repository, or it wants another token",
                 f"check the name, or HF_TOKEN=... mmsearch model pull {self._name}",
             )
         if status is not None:

@@ -6,10 +6,10 @@ CUDAOUTOFMEMORY/PLUME-Qwen2-VL-2B        a repository, once it was pulled
 plume@18db7e4, OWNER/NAME@v1             one revision of several
 ./some/folder                            a folder with a model in it
 
-models_home()/OWNER--NAME/COMMIT/        one pulled model: its files and
-  mmsearch.json                          what it is, written when it was whole
-  .source.json                           where it came from, see `Source`
-models_home()/OWNER--NAME/.COMMIT.part/  one that is still on its way
+models_home()/OWNER--NAME/COMMIT/         one pulled model: its files and
+  mmsearch.json                           what it is, written when it was whole
+  .source.json                            where it came from, see `Source`
+models_home()/.parts/OWNER--NAME/COMMIT/  one that is still on its way
 """
 
 import json
@@ -166,6 +166,11 @@ def repository_folder(repository: str) -> Path:
     return models_home() / repository.replace("/", "--")
 
 
+def parts_folder(repository: str) -> Path:
+    """Return the folder of what unfinished pulls of a repository left; no name finds it."""
+    return models_home() / ".parts" / repository_folder(repository).name
+
+
 def model_folder(name_or_path: str | Path) -> Path:
     """Return the folder of a shipped or a pulled model, or the folder given.
 
@@ -221,8 +226,13 @@ def read_source(folder: Path) -> Source | None:
         return None
 
 
+def is_commit(revision: str) -> bool:
+    """Say whether a revision is the beginning of a commit, or all of it."""
+    return bool(_COMMIT_PREFIX.fullmatch(revision))
+
+
 def _is_revision(source: Source, asked: str) -> bool:
-    if _COMMIT_PREFIX.fullmatch(asked) and source.commit.startswith(asked):
+    if is_commit(asked) and source.commit.startswith(asked):
         return True
     return not asked or asked in source.revisions
 
@@ -275,6 +285,6 @@ def described(folder: Path) -> ModelDescription:
     """
     if (folder / DESCRIPTION_FILE).exists():
         return read_description(folder)
-    from mmsearch.retriever.models import hub_layout
+    from mmsearch.retriever.models.hub_layout import describe  # seldom needed
 
-    return hub_layout.describe(folder)
+    return describe(folder)

@@ -15,20 +15,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmsearch.errors import BadCheckpoint, DownloadFailed, ModelError, NotPulled, PickledWeights
+from mmsearch.errors import (
+    BadCheckpoint,
+    DownloadFailed,
+    ModelError,
+    NotPulled,
+    ToBeConverted,
+)
 from mmsearch.retriever.embedding.hub import Hub, HubFile, Listing
 from mmsearch.retriever.embedding.library import (
     ModelInfo,
     Source,
     described,
+    is_commit,
     model_info,
     models_home,
+    parts_folder,
     pulled,
     read_source,
     repository_folder,
     split_name,
 )
-from mmsearch.retriever.models.description import DESCRIPTION_FILE
+from mmsearch.retriever.models.description import DESCRIPTION_FILE, TOKENIZER_FILE
 
 NEWEST = "main"  # what a hub calls the newest revision
 _COMMIT_DIGITS = 40
@@ -37,7 +45,6 @@ _WEIGHTS = ".safetensors"
 _PICKLED = (".bin", ("pytorch_model", "model"))  # weights, not what training left beside them
 _TOKENIZER = ("merges.txt", "vocab.txt", "tokenizer.model", "spiece.model")
 _FOR_PEOPLE = ("readme.md", "model_card.md", "license", "licence", "notice", "copying")
-_LEFT_BY_TRAINING = ("trainer_state.json",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,7 @@ def pull(name: str, *, on_progress: Callable[[PullProgress], object] | None = No
     """Fetch a model by its short name or as ``OWNER/NAME``, either with ``@REVISION``.
 
     What is there already is not fetched again, and one commit is asked for from the first
-    file to the last. Raises DownloadFailed where it cannot be had whole, PickledWeights
+    file to the last. Raises DownloadFailed where it cannot be had whole, ToBeConverted
     where it can but must be converted first, BadCheckpoint where it is no model of a kind
     that is known here.
     """
@@ -76,12 +83,12 @@ def pull(name: str, *, on_progress: Callable[[PullProgress], object] | None = No
     if not repository:
         reason = "it is neither a known name nor OWNER/NAME"
         raise DownloadFailed(name, reason, hint="mmsearch model list --all")
-    if len(revision) == _COMMIT_DIGITS and (found := pulled(name)):
+    if is_commit(revision) and len(revision) == _COMMIT_DIGITS and (found := pulled(name)):
         return _ready(name, found[0][0])
     hub = Hub(name)
     listing = hub.listing(repository, revision or NEWEST)
-    home = repository_folder(repository)
-    folder, part = home / listing.commit, home / f".{listing.commit}.part"
+    folder = repository_folder(repository) / listing.commit
+    part = parts_folder(repository) / listing.commit
     try:
         with _alone(repository, on_progress):
             if not folder.is_dir():
@@ -96,8 +103,9 @@ def pull(name: str, *, on_progress: Callable[[PullProgress], object] | None = No
                     files={one: sum_ for one, sum_ in hashes.items() if one != DESCRIPTION_FILE},
                 )
                 source.write(part)
-                if any(one.endswith(_WEIGHTS) for one in hashes):
+                if not _what_keeps_it(part):
                     _describe(name, part, source)
+                folder.parent.mkdir(parents=True, exist_ok=True)
                 part.rename(folder)
             _note_revision(folder, revision or NEWEST)
     except OSError as error:
@@ -122,10 +130,10 @@ def wanted_files(files: tuple[HubFile, ...]) -> tuple[HubFile, ...]:
 
 def _is_wanted(name: str) -> bool:
     low = name.lower()
-    if low.startswith(".") or low in _LEFT_BY_TRAINING:
+    if low.startswith("."):
         return False
     return (
-        low.endswith((".json", ".jinja"))
+        low.endswith((".json", ".jinja"))  # what training wrote down tells PLUME's steps
         or low in _TOKENIZER
         or low in _FOR_PEOPLE
         or (low.startswith(("license", "licence", "notice")) and low.endswith((".txt", ".md")))
@@ -229,9 +237,18 @@ def _note_revision(folder: Path, revision: str) -> None:
 
 
 def _ready(name: str, folder: Path) -> ModelInfo:
-    if not (folder / DESCRIPTION_FILE).exists():
-        raise PickledWeights(name, folder)
+    if reason := _what_keeps_it(folder):
+        raise ToBeConverted(name, folder, reason)
     return model_info(folder)
+
+
+def _what_keeps_it(folder: Path) -> str:
+    """Return why a fetched model cannot be used before it is converted, or nothing."""
+    if not any(folder.glob(f"*{_WEIGHTS}")):
+        return "its weights are pickles (.bin), which can run code when they are read"
+    if not (folder / TOKENIZER_FILE).exists():
+        return f"it has no {TOKENIZER_FILE}"
+    return ""
 
 
 def remove(name: str) -> list[Removed]:
@@ -240,32 +257,38 @@ def remove(name: str) -> list[Removed]:
     What an unfinished pull left goes too. Raises NotPulled where there is none of it, and
     DownloadFailed while another process is pulling it.
     """
-    repository, revision = split_name(name)
-    home = repository_folder(repository)
-    if not repository or not home.is_dir():
+    repository, _ = split_name(name)
+    homes = [repository_folder(repository), parts_folder(repository)]
+    if not repository or not any(home.is_dir() for home in homes):
         raise NotPulled(name)
-    whole = {folder for folder, _ in pulled(name)}
     try:
         with _alone(repository, None, wait=False):
-            gone = [
-                _delete(folder)
-                for folder in sorted(home.iterdir())
-                if folder in whole or folder.name.startswith(f".{revision}")
-            ]
-            if not any(home.iterdir()):
-                home.rmdir()
+            gone = [_delete(folder) for folder in _doomed(name, *homes)]
+            for home in homes:
+                if home.is_dir() and not any(home.iterdir()):
+                    home.rmdir()
     except OSError as error:
-        reason = f"{error.filename or home} cannot be deleted: {error.strerror or error}"
+        reason = f"{error.filename or homes[0]} cannot be deleted: {error.strerror or error}"
         raise ModelError(reason) from None
     if not gone:
         raise NotPulled(name)
     return gone
 
 
+def _doomed(name: str, whole: Path, parts: Path) -> list[Path]:
+    _, revision = split_name(name)
+    if revision:
+        unfinished = sorted(parts.glob("*")) if is_commit(revision) else []
+        found = [folder for folder, _ in pulled(name)]
+        return found + [one for one in unfinished if one.name.startswith(revision)]
+    return [*sorted(whole.glob("*")), *sorted(parts.glob("*"))]
+
+
 def _delete(folder: Path) -> Removed:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     # First out of sight: whatever moment this ends at, no name finds half a model.
-    hidden = folder.with_name(f".{folder.name.lstrip('.')}.gone")
+    hidden = models_home() / ".parts" / folder.parent.name / f"{folder.name}.gone"
+    hidden.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(hidden)
     shutil.rmtree(hidden)
     return Removed(path=folder, size=size)
