@@ -4,8 +4,8 @@
 
 It is how UME-R1 embeds, and the baseline that PLUME and LaME are measured against: each
 token of thought streams the whole network once, where a latent step carries a vector.
-Rows of a batch end at different tokens; those that have ended wait for the others, and
-the state read out of them stays what it was.
+Rows of a batch end at different tokens; those that have ended write on until all have,
+and the state that was read out of them stays what it was.
 """
 
 from collections.abc import Mapping
@@ -61,11 +61,11 @@ class Cot(nn.Module):
         last = readouts["last"]
         gen = torch.zeros_like(last)
         ended = torch.zeros(len(last), dtype=torch.bool, device=last.device)
-        stops = ids_on(last.device, (*self.ends, self.gen))
+        stops = ids_on(last.device, self.ends)
         for written in range(most + 1):
             if written < most:
                 token = backbone.logits(last).argmax(dim=-1)  # (B,)
-                token = torch.where(torch.isin(token, stops) | ended, self.gen, token)
+                token = token.masked_fill(torch.isin(token, stops), self.gen)
             else:  # no thought goes without a readout
                 token = torch.full_like(ended, self.gen, dtype=torch.long)
             hidden, cache = backbone.extend(backbone.embed(token)[:, None], cache)

@@ -153,6 +153,55 @@ def test_going_on_after_prefill_works_for_items_of_every_length(
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
 
 
+def test_a_tail_in_the_same_pass_equals_going_on_from_the_prompt(
+    backbone: DefaultBackbone,
+) -> None:
+    items = [Item(["a b c d e"]), Item([Frames(noise(2, 40, 40))]), Item(["z"])]
+    tail = torch.randn(3, CONFIG.decoder.width, generator=torch.Generator().manual_seed(0))
+    batch = backbone.collate(items, role=Role.QUERY)
+
+    hidden, _ = backbone.prefill(batch, tail=tail)
+
+    prompt, cache = backbone.prefill(batch)
+    after, _ = backbone.extend(tail.expand(3, -1, -1), cache)
+    # Padding is not compared: nobody reads it.
+    torch.testing.assert_close(hidden[:, -4:-3], prompt[:, -1:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(hidden[:, -3:], after, atol=1e-5, rtol=0)
+
+
+def test_a_word_is_as_likely_as_its_embedding_points_along_the_state(
+    backbone: DefaultBackbone,
+) -> None:
+    hidden = torch.randn(2, CONFIG.decoder.width, generator=torch.Generator().manual_seed(0))
+
+    logits = backbone.logits(hidden)
+
+    for word in (0, 7, CONFIG.text.vocabulary - 1):
+        expected = (hidden * backbone.embed(torch.tensor(word))).sum(dim=-1)
+        torch.testing.assert_close(logits[:, word], expected, atol=1e-5, rtol=1e-5)
+    assert logits.shape == (2, CONFIG.text.vocabulary)
+
+
+def test_text_of_the_models_own_becomes_tokens_without_a_frame(backbone: DefaultBackbone) -> None:
+    ids = backbone.tokens("a ~")
+
+    assert ids == [backbone.tokenizer.token_to_id("a"), backbone.tokenizer.token_to_id("~")]
+    assert backbone.embed(torch.tensor(ids)).shape == (2, backbone.width)
+
+
+def test_bfloat16_turns_no_vector_by_much() -> None:
+    items = [Item(["abc def"]), Item([Image(noise(60, 50)), "xyz"]), Item([Frames(noise(2, 9, 9))])]
+    vectors = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = random_model(seed=0).to(dtype)
+        batch = model.backbone.collate(items, role=Role.QUERY)
+        readout = model.reasoner.think(model.backbone, batch, effort=0)["last"]
+        vectors.append(model.head(model.backbone.readouts(batch)["base"], readout))
+
+    assert F.cosine_similarity(*vectors).min() >= 0.999
+    assert not torch.equal(*vectors)
+
+
 def test_reasoner_none_reads_the_last_token(backbone: DefaultBackbone) -> None:
     batch = backbone.collate([Item(["a b c"]), Item(["d"])], role=Role.QUERY)
     hidden, _ = backbone.prefill(batch)

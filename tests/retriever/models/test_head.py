@@ -1,8 +1,9 @@
 """The head adds what was thought to what the towers say."""
 
+import pytest
 import torch
 
-from mmsearch.retriever.models.head import ResidualHead
+from mmsearch.retriever.models.head import PlainHead, ResidualHead
 
 
 def test_a_closed_gate_leaves_the_base() -> None:
@@ -25,3 +26,22 @@ def test_an_open_gate_adds_alpha_times_the_projection() -> None:
 
     assert not head.is_closed()
     torch.testing.assert_close(vector, torch.tensor([[0.6, 0.8]]))  # of (1 + 2, 0 + 4)
+
+
+def test_a_plain_head_normalises_the_readout_in_float32_and_leaves_out_the_base() -> None:
+    readout = torch.tensor([[3.0, 4.0]], dtype=torch.bfloat16)
+
+    vector = PlainHead()(torch.ones(1, 7), readout)
+
+    assert not PlainHead().is_closed()
+    torch.testing.assert_close(vector, torch.tensor([[0.6, 0.8]]))
+
+
+def test_a_plain_head_needs_a_readout() -> None:
+    with pytest.raises(ValueError, match="takes a readout"):
+        PlainHead()(torch.ones(1, 7), None)
+
+
+def test_a_residual_head_needs_a_base() -> None:
+    with pytest.raises(ValueError, match="takes a base"):
+        ResidualHead(2, 2)(None, torch.ones(1, 2))
