@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from mmsearch.indexers.pipeline import IndexReport, Progress
     from mmsearch.indexers.plan import Plan
     from mmsearch.indexers.sandbox import Sandbox
-    from mmsearch.retriever.embedding.choice import ModelChoice
+    from mmsearch.retriever.embedding.choice import ChosenModel, OwnEmbedder
     from mmsearch.retriever.embedding.library import ModelInfo
     from mmsearch.retriever.evaluation.measures import Report
     from mmsearch.retriever.seams import Embedder
@@ -86,9 +87,10 @@ class Engine:
     read it. Use it as a context manager, or call `close`, to stop its workers.
     """
 
-    def __init__(self, store: "Store", choice: "ModelChoice") -> None:
+    def __init__(self, store: "Store", choose: "Callable[[], ChosenModel | OwnEmbedder]") -> None:
         self._store = store
-        self._choice = choice
+        self._choose = choose
+        self._model: ChosenModel | OwnEmbedder | None = None
         self._embedder: Embedder | None = None
         self._sandbox: Sandbox | None = None
         self._lock = threading.RLock()
@@ -117,24 +119,24 @@ class Engine:
         with another model or other settings than those named, BadSetting, ModelNotFound,
         StoreDamaged.
         """
-        from mmsearch.retriever.embedding.choice import ModelChoice
+        from mmsearch.retriever.embedding.choice import choose_model
+        from mmsearch.retriever.embedding.devices import check_asked
         from mmsearch.retriever.store.store import Store
 
+        check_asked(device, dtype)
+        choose = partial(choose_model, device=device, dtype=dtype, settings=settings)
         path = Path(path)
         if Store.exists(path):
             store = Store.open(path)
-            asked = model is not None or settings != _AS_MADE
-            model = store.space.model if model is None else model
-            choice = ModelChoice(model=model, device=device, dtype=dtype, settings=settings)
-            engine = cls(store, choice)
-            if asked:  # else it is looked for when it is needed: looking at an index needs none
-                engine._chosen()
+            named = store.space.model if model is None else model
+            engine = cls(store, partial(choose, named, like=store.space))
+            if model is not None or settings != _AS_MADE:
+                engine._chosen()  # else when it is needed: looking at an index needs none
             return engine
         if not create:
             raise StoreNotFound(path)
-        model = DEFAULT_MODEL if model is None else model
-        choice = ModelChoice(model=model, device=device, dtype=dtype, settings=settings)
-        return cls(Store.create(path, choice.space), choice)
+        chosen = choose(DEFAULT_MODEL if model is None else model)
+        return cls(Store.create(path, chosen.space), lambda: chosen)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -182,11 +184,14 @@ class Engine:
                 self._embedder = self._chosen().load()
             return self._embedder
 
-    def _chosen(self) -> "ModelChoice":
-        """Return the model with the settings of the index; raises SpaceMismatch."""
-        chosen = self._choice.like(self._store.space)
-        self._store.check_space(chosen.space)
-        return chosen
+    def _chosen(self) -> "ChosenModel | OwnEmbedder":
+        """Return the model, found when first asked for; raises SpaceMismatch."""
+        with self._lock:
+            if self._model is None:
+                chosen = self._choose()
+                self._store.check_space(chosen.space)
+                self._model = chosen
+            return self._model
 
     def load(self) -> None:
         """Load the model now, so that the first query does not wait for it."""
@@ -325,9 +330,7 @@ class Engine:
     def _searcher(self) -> "Searcher":
         from mmsearch.retriever.search.search import Searcher
 
-        if self._embedder is None:  # what is kept is compared without computing anything
-            return Searcher(self._store, self._chosen().calibration)
-        return Searcher(self._store, self._embedder.calibration)
+        return Searcher(self._store, self._chosen().calibration)
 
     def _question(self, query: Query, *, ocr: bool = True) -> "Question":
         """Read, compose and embed what is asked."""

@@ -31,8 +31,8 @@ AS_IT_IS = ModelSettings()
 
 def model_description(
     name_or_path: str | Path = "default", settings: ModelSettings = AS_IT_IS
-) -> ModelDescription:
-    """Return what a model is, with these settings, without loading it.
+) -> tuple[Path, ModelDescription]:
+    """Return where a model is, and what it is with these settings, without loading it.
 
     Its name is one that finds it again: a path, unless it was shipped or pulled.
     Raises ModelNotFound, BadCheckpoint where the folder does not describe a model, and
@@ -40,7 +40,7 @@ def model_description(
     """
     folder = model_folder(name_or_path)
     named = replace(described(folder), name=_name_of(folder))
-    return named.with_settings(settings)
+    return folder, named.with_settings(settings)
 
 
 def _name_of(folder: Path) -> str:
@@ -52,7 +52,7 @@ def _name_of(folder: Path) -> str:
 
 def model_space(name_or_path: str | Path = "default", settings: ModelSettings = AS_IT_IS) -> Space:
     """Return the space of a model without loading it; raises as `model_description`."""
-    return model_description(name_or_path, settings).space
+    return model_description(name_or_path, settings)[1].space
 
 
 def load_embedder(
@@ -75,7 +75,20 @@ def load_embedder(
     device that the machine does not have, or that the model does not fit into.
     """
     check_asked(device, dtype)
-    description = model_description(name_or_path, settings)
+    folder, description = model_description(name_or_path, settings)
+    return load_described(folder, description, device=device, dtype=dtype, num_threads=num_threads)
+
+
+def load_described(
+    folder: Path,
+    description: ModelDescription,
+    *,
+    device: str,
+    dtype: str,
+    num_threads: int | None = None,
+) -> "LatentEmbedder":
+    """Return the embedder of a model that was found; the rest is as for `load_embedder`."""
+    check_asked(device, dtype)
     from mmsearch.retriever.embedding.embedder import LatentEmbedder
     from mmsearch.retriever.embedding.memory import is_out_of_memory
     from mmsearch.retriever.models.checkpoint import read_checkpoint
@@ -84,10 +97,7 @@ def load_embedder(
     precision = pick_dtype(dtype, place, small=description.backbone == "default")
     try:
         description, model = read_checkpoint(
-            model_folder(name_or_path),
-            device=str(place),
-            dtype=precision,
-            description=description,
+            folder, device=str(place), dtype=precision, description=description
         )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

@@ -5,15 +5,20 @@ import itertools
 import json
 import random
 import threading
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from mmsearch.errors import BadVectors
+from mmsearch.errors import BadVectors, OutOfMemory
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.embedding.load import load_embedder
+from mmsearch.retriever.embedding.schedule import LookAhead, Schedule, SideBySide
 from mmsearch.retriever.models.checkpoint import Model, read_checkpoint
 from mmsearch.retriever.models.head import ResidualHead
 from mmsearch.retriever.models.tiny import write_random_checkpoint
@@ -199,3 +204,210 @@ def test_the_space_is_the_one_described(folder: Path, embedder: LatentEmbedder) 
     assert embedder.space.dim == fields["dim"]
     assert embedder.space.reasoner == "none"
     assert dataclasses.replace(embedder.space, model="x").id == embedder.space.id
+
+
+# ---------------------------------------------------------------- schedules and memory
+
+
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "one by one": lambda: SideBySide(1),
+    "side by side": lambda: SideBySide(3),
+    "looking ahead": lambda: LookAhead(3),
+}
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+
+
+class SmallMemory(nn.Module):
+    """A real backbone on a device that holds so many tokens of a batch, and no more.
+
+    tried: tokens of each batch it was given
+    spilt: what the batch that failed last had computed by then, if anything holds it still
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        *,
+        tokens: int,
+        error: Callable[[], Exception],
+        where: str = "readouts",
+    ) -> None:
+        super().__init__()
+        self.real, self.tokens, self.error, self.where = backbone, tokens, error, where
+        self.token_bytes = backbone.token_bytes
+        self.tried: list[int] = []
+        self.spilt: list[weakref.ref[torch.Tensor]] = []
+        self.kept: list[bool] = []  # whether some of that was alive at the next try
+
+    def num_tokens(self, item: Item) -> int:
+        return int(self.real.num_tokens(item))
+
+    def collate(self, items: Sequence[Item], *, role: Role) -> Any:
+        if self.where == "collate":
+            self._take(len(items) * max(map(self.num_tokens, items)))
+        return items, self.real.collate(items, role=role)
+
+    def readouts(self, batch: Any) -> Any:
+        if self.where == "readouts":
+            self._take(len(batch[0]) * max(map(self.num_tokens, batch[0])))
+        return self.real.readouts(batch[1])
+
+    def prefill(self, batch: Any, **how: Any) -> Any:
+        return self.real.prefill(batch[1], **how)
+
+    def anchors(self, batch: Any) -> Any:
+        return self.real.anchors(batch[1])
+
+    def _take(self, tokens: int) -> None:
+        self.kept.append(any(one() is not None for one in self.spilt))
+        self.tried.append(tokens)
+        if tokens > self.tokens:
+            activations = torch.zeros(8)
+            self.spilt.append(weakref.ref(activations))
+            raise self.error()
+
+
+ShortOfMemory = Callable[..., tuple[LatentEmbedder, SmallMemory]]
+
+
+@pytest.fixture
+def short_of_memory(folder: Path) -> ShortOfMemory:
+    def make(
+        *,
+        tokens: int,
+        schedule: Schedule | None = None,
+        error: Callable[[], Exception] = lambda: torch.OutOfMemoryError("CUDA out of memory."),
+        where: str = "readouts",
+    ) -> tuple[LatentEmbedder, SmallMemory]:
+        description, model = read_checkpoint(folder, device="cpu")
+        memory = SmallMemory(model.backbone, tokens=tokens, error=error, where=where)
+        model.backbone = memory
+        return LatentEmbedder(description, model, batch_tokens=512, schedule=schedule), memory
+
+    return make
+
+
+@every_schedule
+def test_every_schedule_gives_the_same_vectors_in_the_same_order(
+    folder: Path, embedder: LatentEmbedder, schedule: Callable[[], Schedule]
+) -> None:
+    items = random_items(11, 20)
+    other = LatentEmbedder(*read_checkpoint(folder), batch_tokens=64, schedule=schedule())
+
+    np.testing.assert_allclose(other.embed(items), embedder.embed(items), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: torch.OutOfMemoryError("CUDA out of memory."),
+        lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        MemoryError,
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+@pytest.mark.parametrize("where", ["readouts", "collate"])
+def test_a_batch_that_does_not_fit_is_embedded_in_halves(
+    embedder: LatentEmbedder,
+    short_of_memory: ShortOfMemory,
+    error: Callable[[], Exception],
+    where: str,
+) -> None:
+    items = [Item([f"{number} of forty"]) for number in range(40)]
+    small, memory = short_of_memory(tokens=60, error=error, where=where)
+
+    np.testing.assert_allclose(small.embed(items), embedder.embed(items), atol=1e-5)
+    assert memory.tried[0] == 160  # 40 items of 4 tokens
+    assert small.batch_tokens == 40  # 160 and 80 did not fit
+    assert not any(memory.kept)  # else the halves would find the memory as full
+
+
+@every_schedule
+def test_what_did_not_fit_is_remembered(
+    short_of_memory: ShortOfMemory,
+    schedule: Callable[[], Schedule],
+) -> None:
+    items = [Item([f"{number} of two hundred"]) for number in range(200)]
+    small, memory = short_of_memory(tokens=90, schedule=schedule())
+    first = small.embed(items)
+    memory.tried.clear()
+
+    np.testing.assert_allclose(small.embed(items), first, atol=1e-5)
+    assert memory.tried
+    assert max(memory.tried) <= small.batch_tokens <= 90
+
+
+def test_batches_prepared_before_that_was_learnt_are_halved_without_a_try(
+    short_of_memory: ShortOfMemory,
+) -> None:
+    items = [Item([f"{number} of two hundred"]) for number in range(400)]
+    small, memory = short_of_memory(tokens=300, schedule=LookAhead(3))
+
+    small.embed(items)
+
+    assert sum(tokens > 300 for tokens in memory.tried) == 1
+
+
+@every_schedule
+def test_threads_that_run_out_together_all_get_their_vectors(
+    embedder: LatentEmbedder,
+    short_of_memory: ShortOfMemory,
+    schedule: Callable[[], Schedule],
+) -> None:
+    small, _ = short_of_memory(tokens=50, schedule=schedule())
+    sets = [[Item([f"{i} of {set_}"]) for i in range(40)] for set_ in range(4)]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        if not np.allclose(small.embed(sets[i]), embedder.embed(sets[i]), atol=1e-5):
+            wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+    assert 25 <= small.batch_tokens <= 50  # halved until it fits, and no further
+
+
+@pytest.mark.parametrize("where", ["readouts", "collate"])
+def test_one_item_alone_that_does_not_fit_is_an_error_that_names_the_device(
+    short_of_memory: ShortOfMemory, where: str
+) -> None:
+    small, _ = short_of_memory(tokens=20, where=where)
+    short, long = Item(["ab"]), Item(["a " * 60])
+
+    with pytest.raises(OutOfMemory, match="memory of cpu") as error:
+        small.embed([short, long, short])
+
+    assert error.value.__context__ is None  # it would hold what filled the memory
+    assert len(small.embed([short, short])) == 2
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(
+    short_of_memory: ShortOfMemory,
+) -> None:
+    small, memory = short_of_memory(
+        tokens=1, error=lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    )
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        small.embed([Item(["abc"]), Item(["abd"])])
+    assert (len(memory.tried), small.batch_tokens) == (1, 512)
+
+
+def test_dimensions_that_are_kept_are_the_leading_ones(
+    folder: Path, embedder: LatentEmbedder
+) -> None:
+    description, model = read_checkpoint(folder)
+    short = LatentEmbedder(dataclasses.replace(description, dims=5), model)
+    items = random_items(3, 6)
+
+    leading = embedder.embed(items)[:, :5]
+
+    assert short.space.dim == 5
+    np.testing.assert_allclose(
+        short.embed(items), leading / np.linalg.norm(leading, axis=1, keepdims=True), atol=1e-5
+    )
