@@ -22,14 +22,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsearch.retriever.models.backbones.patches import Grid, PatchGeometry, normalise
+from mmsearch.retriever.models.backbones.fused import fused
+from mmsearch.retriever.models.backbones.patches import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Grid,
+    PatchGeometry,
+    normalise,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 PATCHES_AT_ONCE = 32_768  # 8,192 tokens: some 1 GB of activations at 1,280 wide in bfloat16
 ROPE_THETA = 10_000.0
-QUICK_GELU = 1.702  # x * sigmoid(1.702 x)
 
 Indices = npt.NDArray[np.int64]
 
@@ -37,14 +43,15 @@ Indices = npt.NDArray[np.int64]
 def geometry_of(hf: Mapping[str, Any]) -> PatchGeometry:
     """Return how the model of that ``config.json`` cuts pixels."""
     vision = hf["vision_config"]
-    sizes = {
-        "patch": int(vision.get("patch_size", 16 if hf["model_type"] == "qwen3_vl" else 14)),
-        "merge": int(vision.get("spatial_merge_size", 2)),
-        "temporal": int(vision.get("temporal_patch_size", 2)),
-    }
-    if hf["model_type"] == "qwen3_vl":
-        return PatchGeometry(**sizes, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    return PatchGeometry(**sizes)
+    later = hf["model_type"] == "qwen3_vl"
+    halves = (0.5, 0.5, 0.5)
+    return PatchGeometry(
+        patch=int(vision.get("patch_size", 16 if later else 14)),
+        merge=int(vision.get("spatial_merge_size", 2)),
+        temporal=int(vision.get("temporal_patch_size", 2)),
+        mean=halves if later else CLIP_MEAN,
+        std=halves if later else CLIP_STD,
+    )
 
 
 def build_vision(hf: Mapping[str, Any]) -> "VisionTower":
@@ -197,12 +204,13 @@ class VisionTower(nn.Module):
         self.blocks: Any = published.blocks
         self.merger: Any = published.merger
         self.num_heads = int(config.num_heads)
+        self.activation = str(config.hidden_act)
         rope = getattr(config, "rope_parameters", None) or {}
         self.rope_theta = float(rope.get("rope_theta", ROPE_THETA))
         # Qwen2.5-VL: the side of a window in tokens, and the blocks that see whole frames.
         window = int(getattr(config, "window_size", 0) or 0)
         self.window = window // geometry.unit
-        everywhere = range(len(self.blocks))
+        everywhere = range(int(config.depth))
         self.whole_blocks = frozenset(config.fullatt_block_indexes if self.window else everywhere)
         # Qwen3-VL: learned positions, and features of earlier blocks.
         self.pos_embed: Any = getattr(published, "pos_embed", None)
@@ -237,7 +245,7 @@ class VisionTower(nn.Module):
                 hidden = _taken(hidden, moves[id(there)])
                 here = there
             hidden = hidden + self._attend(block.attn, _norm(block.norm1, hidden), here)
-            hidden = hidden + _feed_forward(block.mlp, _norm(block.norm2, hidden))
+            hidden = hidden + _feed_forward(block.mlp, _norm(block.norm2, hidden), self.activation)
             if number in self.deep_blocks:
                 merger = self.deepstack_merger_list[self.deep_blocks.index(number)]
                 deep.append(merger(hidden))
@@ -286,7 +294,7 @@ class VisionTower(nn.Module):
         sizes = [count * length for count, length in layout.runs]
         gathered = []
         for run, *parts in zip(
-            layout.runs, query.split(sizes), key.split(sizes), value.split(sizes), strict=True
+            layout.runs, *(torch.split(one, sizes) for one in (query, key, value)), strict=True
         ):
             apart = [part.unflatten(0, run).transpose(1, 2) for part in parts]
             one = F.scaled_dot_product_attention(*apart)  # (sequences, heads, patches, d)
@@ -294,19 +302,22 @@ class VisionTower(nn.Module):
         return attention.proj(gathered[0] if len(gathered) == 1 else torch.cat(gathered))
 
 
+@fused
 def _rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn ``[P, 2, heads, head_dim]`` by its patches' angles, in float32 whatever the dtype."""
     first, second = vectors.chunk(2, dim=-1)
-    if vectors.requires_grad:
-        halves = first * cos - second * sin, second * cos + first * sin
-        return torch.cat(halves, dim=-1).to(vectors.dtype)
-    # The same in four kernels that read and write each number about twice: memory traffic
-    # is what rope costs, and this is a third of the lines above.
-    turned = torch.empty(vectors.shape, dtype=vectors.dtype, device=vectors.device)
-    low, high = turned.chunk(2, dim=-1)
-    torch.addcmul(first * cos, second, sin, value=-1, out=low)
-    torch.addcmul(second * cos, first, sin, out=high)
-    return turned
+    halves = first * cos - second * sin, second * cos + first * sin
+    return torch.cat(halves, dim=-1).to(vectors.dtype)
+
+
+@fused
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+@fused
+def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate) * up
 
 
 def _norm(part: nn.Module, hidden: Tensor) -> Tensor:
@@ -317,21 +328,14 @@ def _norm(part: nn.Module, hidden: Tensor) -> Tensor:
     return F.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _feed_forward(part: nn.Module, hidden: Tensor) -> Tensor:
-    """Apply a block's two layers.
-
-    Qwen2-VL's ``x * sigmoid(1.702 x)`` is ``silu(1.702 x) / 1.702``: with the factors in the
-    products, one kernel over the widest tensor of the tower instead of three.
-    """
-    from transformers.activations import QuickGELUActivation
-
+def _feed_forward(part: nn.Module, hidden: Tensor, activation: str) -> Tensor:
+    """Apply a block's layers, with one kernel over the widest tensor of the tower if it can be."""
     mlp: Any = part
-    if not isinstance(getattr(mlp, "act", None), QuickGELUActivation):
-        return mlp(hidden)
-    up, down = mlp.fc1, mlp.fc2
-    scaled = torch.addmm(up.bias * QUICK_GELU, hidden, up.weight.T, alpha=QUICK_GELU)
-    active = F.silu(scaled, inplace=not scaled.requires_grad)
-    return torch.addmm(down.bias, active, down.weight.T, alpha=1 / QUICK_GELU)
+    if activation == "quick_gelu" and hasattr(mlp, "fc1"):  # Qwen2-VL
+        return mlp.fc2(_quick_gelu(mlp.fc1(hidden)))
+    if activation == "silu" and hasattr(mlp, "gate_proj"):  # Qwen2.5-VL
+        return mlp.down_proj(_swiglu(mlp.gate_proj(hidden), mlp.up_proj(hidden)))
+    return mlp(hidden)
 
 
 def _bilinear(
@@ -365,7 +369,8 @@ def _by_token(rows: Tensor, order: Indices) -> Tensor:
 
 
 def _taken(rows: Tensor, order: Tensor) -> Tensor:
-    return rows.unflatten(0, (len(order), -1)).index_select(0, order).flatten(0, 1)
+    tokens = rows.reshape(len(order), -1, *rows.shape[1:])
+    return tokens.index_select(0, order).flatten(0, 1)
 
 
 def _sent(array: npt.NDArray[Any], device: torch.device) -> Tensor:
