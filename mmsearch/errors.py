@@ -170,7 +170,7 @@ class BadCheckpoint(ModelError):
     """A model folder is incomplete or does not match its own description."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        self.path = str(path)
+        self.path, self.reason = str(path), reason
         self.hint = "reinstall mmsearch, or fetch the model again"
         super().__init__(f"model at {path} cannot be loaded: {reason}")
 

@@ -251,12 +251,12 @@ def available_models() -> list[ModelInfo]:
 def model_info(folder: Path) -> ModelInfo:
     """Return the line of one model; what cannot be read says so in ``about``."""
     source = read_source(folder)
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    size = sum(file.stat().st_size for file in model_files(folder))
     name = _shortest_name(folder, source)
     try:
         model = read_description(folder)
     except BadCheckpoint as error:
-        about, dim, reasoner = f"unusable: {error}", 0, ""
+        about, dim, reasoner = f"unusable: {error.reason}", 0, ""
         if not (folder / DESCRIPTION_FILE).exists():
             about = f"to be converted first: mmsearch model convert {name} DIR"
     else:
@@ -264,6 +264,11 @@ def model_info(folder: Path) -> ModelInfo:
     return ModelInfo(
         name=name, path=folder, dim=dim, reasoner=reasoner, size=size, about=about, source=source
     )
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a model, by name, without our own note on where it came from."""
+    return sorted(one for one in folder.iterdir() if one.is_file() and one.name != SOURCE_FILE)
 
 
 def _shortest_name(folder: Path, source: Source | None) -> str:

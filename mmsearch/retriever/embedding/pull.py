@@ -28,6 +28,7 @@ from mmsearch.retriever.embedding.library import (
     Source,
     described,
     is_commit,
+    model_files,
     model_info,
     models_home,
     parts_folder,
@@ -285,7 +286,7 @@ def _doomed(name: str, whole: Path, parts: Path) -> list[Path]:
 
 
 def _delete(folder: Path) -> Removed:
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in model_files(folder))
     # First out of sight: whatever moment this ends at, no name finds half a model.
     hidden = models_home() / ".parts" / folder.parent.name / f"{folder.name}.gone"
     hidden.parent.mkdir(parents=True, exist_ok=True)
