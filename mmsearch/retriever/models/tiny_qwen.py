@@ -177,8 +177,9 @@ def _random(name: str, parameter: nn.Parameter, generator: torch.Generator) -> t
     """Return values that keep a state's size from layer to layer, so that nothing fades."""
     noise = torch.randn(parameter.shape, generator=generator)
     if parameter.ndim >= 2:
-        is_table = "embed" in name and "patch_embed" not in name
-        return noise if is_table else noise / math.sqrt(parameter[0].numel())
+        if "embed" in name and "patch_embed" not in name:
+            return 0.3 * noise  # rows of a table; larger ones would drown what they attend to
+        return noise / math.sqrt(parameter[0].numel())
     if name.endswith("bias"):
         return 0.2 * noise
     if "norm" in name or ".ln" in name or "reason" not in name:
