@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from plain_adapter import plain_adapter
+from plain_plume import plain_adapter
 from torch import Tensor
 
 from mmsearch.retriever.models.adapter import AdapterConfig, LatentAdapter

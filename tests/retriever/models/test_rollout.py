@@ -1,13 +1,11 @@
 """The latent rollout computes the paper's equations, whatever the batch and the cache."""
 
 import itertools
-from collections.abc import Mapping
 
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_adapter import plain_adapter
-from torch import Tensor
+from plain_plume import plain_rollout
 from toy_thinking import WatchedBackbone, collated, mixed_items, watched_backbone
 
 from mmsearch.retriever.models.none import NoneConfig, NoReasoner
@@ -31,33 +29,6 @@ def rollout(backbone: WatchedBackbone, **choices: object) -> Rollout:
     return reasoner
 
 
-def recomputed(backbone: WatchedBackbone, reasoner: Rollout, item: Item, effort: int) -> Tensor:
-    """Return the readout of one item from the equations: no cache, everything anew each time."""
-    weights: Mapping[str, object] = {}
-    if reasoner.adapter is not None:
-        weights = {name: tensor.tolist() for name, tensor in reasoner.adapter.state_dict().items()}
-    batch = collated(backbone, item)
-
-    def states(tail: list[Tensor]) -> Tensor:
-        hidden, _ = backbone.prefill(batch, tail=torch.stack(tail) if tail else None)
-        return hidden[0]
-
-    prompt = states([])
-    anchor = prompt[len(prompt) - 1 - int(backbone.anchors(batch)[0])]
-    context = {"disc": anchor, "prefix_last": prompt[-1], "none": torch.zeros(len(anchor))}
-    c = context[reasoner.config.context].tolist()
-    thoughts: list[Tensor] = []
-    z = prompt[-1]
-    for k in range(effort):
-        if reasoner.adapter is None:
-            thoughts.append(z)
-        else:
-            thoughts.append(torch.tensor(plain_adapter(weights, z.tolist(), k, c)))
-        z = states(thoughts)[-1]
-    suffix = backbone.embed(torch.tensor(backbone.tokens(SUFFIX)))
-    return states([*thoughts, *suffix])[-1]
-
-
 @pytest.mark.parametrize("effort", [0, 1, 4])
 @pytest.mark.parametrize(
     "choices",
@@ -71,7 +42,10 @@ def test_the_cached_rollout_of_a_batch_equals_the_equations_for_each_item(
 
     gen = reasoner.think(backbone, collated(backbone, *mixed_items()), effort=effort)["gen"]
 
-    expected = [recomputed(backbone, reasoner, item, effort) for item in mixed_items()]
+    expected = [
+        plain_rollout(backbone, reasoner, collated(backbone, item), effort)
+        for item in mixed_items()
+    ]
     torch.testing.assert_close(gen, torch.stack(expected), atol=1e-5, rtol=0)
 
 

@@ -1,12 +1,18 @@
-"""PLUME's adapter once more, from the paper's equations and in plain numbers.
+"""PLUME once more, from the paper's equations: the adapter in plain numbers, no cache.
 
-Only the two experts that are chosen are evaluated, one row at a time: an oracle that
-shares no line with the module that is tested.
+Only the two experts that are chosen are evaluated, one row at a time, and every step
+computes everything anew: an oracle that shares no line with the modules that are tested.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmsearch.retriever.models.rollout import Rollout
+from mmsearch.retriever.seams import Backbone, Batch, Cache
 
 
 def plain_adapter(
@@ -40,3 +46,28 @@ def plain_adapter(
         share = powers[m] / sum(powers)
         out = [a + share * b for a, b in zip(out, expert(f"experts.{m}", u), strict=True)]
     return out
+
+
+def plain_rollout(
+    backbone: Backbone[Batch, Cache], reasoner: Rollout, batch: Batch, effort: int
+) -> Tensor:
+    """Return the readout ``[D]`` of a batch of one item."""
+    adapter, config = reasoner.adapter, reasoner.config
+    weights = {name: one.tolist() for name, one in adapter.state_dict().items()} if adapter else {}
+
+    def states(tail: list[Tensor]) -> Tensor:
+        hidden, _ = backbone.prefill(batch, tail=torch.stack(tail) if tail else None)
+        return hidden[0]
+
+    prompt = states([])
+    anchor = prompt[len(prompt) - 1 - int(backbone.anchors(batch)[0])]
+    contexts = {"disc": anchor, "prefix_last": prompt[-1], "none": torch.zeros(len(anchor))}
+    c = contexts[config.context].tolist()
+    thoughts: list[Tensor] = []
+    z = prompt[-1]
+    for k in range(effort):
+        latent = z if adapter is None else torch.tensor(plain_adapter(weights, z.tolist(), k, c))
+        thoughts.append(latent)
+        z = states(thoughts)[-1]
+    suffix = backbone.embed(torch.tensor(backbone.tokens(config.suffix)))
+    return states([*thoughts, *suffix])[-1]
