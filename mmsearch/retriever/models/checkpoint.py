@@ -3,25 +3,28 @@
     write_checkpoint  Model -> folder       matrices as int8 rows if asked, the rest as it is
     read_checkpoint   folder -> Model       after checking hashes, names, shapes and types
 
-Weights are safetensors and nothing else: a pickle would run code. Whoever adds a
-backbone or a reasoner adds its line to BACKBONES or REASONERS.
+Weights are safetensors and nothing else: a pickle would run code. Names and shapes are
+checked by the files' headers, and tensors are taken from their shards one by one, so that
+no model is in memory twice. Whoever adds a backbone or a reasoner adds its line to
+BACKBONES or REASONERS.
 """
 
+import contextlib
 import dataclasses
-import hashlib
-import typing
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmsearch.errors import BadCheckpoint
 from mmsearch.retriever.models.bottleneck import Bottleneck, BottleneckConfig
+from mmsearch.retriever.models.configs import config_from
 from mmsearch.retriever.models.cot import Cot, CotConfig
 from mmsearch.retriever.models.description import (
     TOKENIZER_FILE,
@@ -35,8 +38,13 @@ from mmsearch.retriever.models.none import NoneConfig, NoReasoner
 from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.quantise import dequantise_rows, quantise_rows
 from mmsearch.retriever.models.rollout import Rollout, RolloutConfig
-
-Config = TypeVar("Config")
+from mmsearch.retriever.models.weight_files import (
+    FLOATING,
+    TensorInfo,
+    TensorWriter,
+    file_hash,
+    read_headers,
+)
 
 SCALE = ".scale"  # stands behind the name of a matrix that is kept as int8 rows
 ROW_WORTH_QUANTISING = 64  # shorter rows would spend as many bytes on their scales
@@ -65,6 +73,25 @@ REASONERS: Mapping[str, tuple[type[Any], Callable[..., Any]]] = {
     "bottleneck": (BottleneckConfig, Bottleneck),
     "cot": (CotConfig, Cot),
 }
+READOUTS: Mapping[str, tuple[str, ...]] = {
+    "none": ("last", "disc", "disc_next"),
+    "rollout": ("gen", "last", "disc", "disc_next"),
+    "bottleneck": ("gen", "disc", "mean"),
+    "cot": ("gen", "last", "disc", "disc_next"),
+}
+TORCH_DTYPES: Mapping[str, torch.dtype] = {  # by their names in a header
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+HEADER_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 class Model(nn.Module):
@@ -91,6 +118,9 @@ def build_model(description: ModelDescription, tokenizer: Tokenizer) -> Model:
     config_type, backbone_type = BACKBONES[description.backbone]()
     config = config_from(config_type, description.backbone_config)
     limits = Limits(description.max_pixels, description.max_frames)
+    if description.readout not in READOUTS[description.reasoner]:
+        known = ", ".join(READOUTS[description.reasoner])
+        raise ValueError(f"{description.reasoner} has readouts {known}, not {description.readout}")
     backbone = backbone_type(config, tokenizer, description.prompts, limits)
     config_type, reasoner_type = REASONERS[description.reasoner]
     reasoner = reasoner_type(config_from(config_type, description.reasoner_config), backbone)
@@ -106,35 +136,13 @@ def build_model(description: ModelDescription, tokenizer: Tokenizer) -> Model:
     return Model(backbone, reasoner, head)
 
 
-def config_from(kind: type[Config], fields: Mapping[str, Any]) -> Config:
-    """Return ``kind``, a dataclass of dataclasses, from JSON; lists become tuples.
-
-    Raises TypeError for a field it does not have or lacks.
-    """
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for name, value in fields.items():
-        # A hint may be a union: `AdapterConfig | None`.
-        hint = hints.get(name)
-        parts = [one for one in typing.get_args(hint) or (hint,) if dataclasses.is_dataclass(one)]
-        if parts and isinstance(parts[0], type) and value is not None:
-            values[name] = config_from(parts[0], value)
-        else:
-            values[name] = _tuples(value)
-    return kind(**values)
-
-
-def _tuples(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
-
-
 def write_checkpoint(
     folder: Path, model: Model, description: ModelDescription, *, quantise: bool = False
 ) -> ModelDescription:
     """Write ``model`` into ``folder`` and return ``description`` with the files' hashes.
 
     ``quantise`` keeps matrices as int8 rows: a quarter of the bytes, and not quite the same
-    weights. Without it, reading gives back every bit.
+    weights. Without it every tensor keeps its type, and reading gives back every bit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     packed: dict[str, Tensor] = {}
@@ -144,10 +152,13 @@ def write_checkpoint(
         elif quantise and tensor.ndim >= 2 and tensor[0].numel() >= ROW_WORTH_QUANTISING:
             packed[name], packed[name + SCALE] = quantise_rows(tensor)
         else:
-            packed[name] = tensor.detach().clone()
-    packed = {name: tensor.contiguous() for name, tensor in packed.items()}
-    save_file(packed, folder / WEIGHTS_FILE)
-    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
+            packed[name] = tensor
+    # The model may have been read from this very file, and still lie in it.
+    unfinished = folder / f"{WEIGHTS_FILE}.part"
+    with TensorWriter(unfinished, {name: tensor_info(t) for name, t in packed.items()}) as writer:
+        for name in writer.names:
+            writer.write(name, tensor_bytes(packed[name]))
+    os.replace(unfinished, folder / WEIGHTS_FILE)
     model.backbone.tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
     hashes = {name: file_hash(folder / name) for name in (WEIGHTS_FILE, TOKENIZER_FILE)}
     described = dataclasses.replace(description, files=hashes, layout=Layout.OWN)
@@ -165,21 +176,79 @@ def read_checkpoint(
     """Return the model of ``folder``, ready to embed, and its description.
 
     ``description`` stands for the one in the folder: the same with other settings, or that
-    of a folder that has none. Raises BadCheckpoint where a file is missing or is not the
-    one described, and where a tensor is missing, unexpected, or of another shape.
+    of a folder that has none. Floating-point weights become ``dtype``, whatever they were.
+    Raises BadCheckpoint where a file is missing or is not the one described, and where a
+    tensor is missing, unexpected, or of another shape.
     """
     description = description or read_description(folder)
     check_files(folder, description)
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-        with torch.device("meta"):  # no time is spent on weights that are replaced at once
-            model = build_model(description, tokenizer)
-        packed = _read_tensors(folder, description)
-    except Exception as error:  # tokenizers raises nothing narrower, torch a dozen types
-        raise BadCheckpoint(folder, str(error) or type(error).__name__) from None
-    state = _unpack(folder, packed, model.state_dict(), dtype)
+    shards = [folder / name for name in description.files if name.endswith(".safetensors")]
+    model, hub_names = matched_model(folder, description, shards, folder / TOKENIZER_FILE)
+    state: dict[str, Tensor] = {}
+    with opened_tensors(shards) as read:
+        for name, expected in model.state_dict().items():
+            tensor = read(hub_names[name])
+            if tensor.dtype is torch.int8 and expected.dtype is not torch.int8:
+                tensor = dequantise_rows(tensor, read(hub_names[name + SCALE]))
+            wanted = dtype if expected.is_floating_point() else tensor.dtype
+            state[name] = tensor.to(device=device, dtype=wanted)
     model.load_state_dict(state, assign=True)
     return description, model.requires_grad_(False).eval().to(device)
+
+
+def matched_model(
+    folder: Path, description: ModelDescription, shards: list[Path], tokenizer: Path
+) -> tuple[Model, dict[str, str]]:
+    """Return the described model without weights, and where each of them is in the files.
+
+    The second is ``{name in Model: name in the files}``. ``folder`` is what a BadCheckpoint
+    names; it is raised unless every tensor is there, of its shape, and none is left over.
+    """
+    headers = read_headers(shards)
+    try:
+        words = Tokenizer.from_file(str(tokenizer))
+        with torch.device("meta"):  # no time is spent on weights that are replaced at once
+            model = build_model(description, words)
+        hub_names = {own: hub for hub, own in _own_names(headers, description).items()}
+    except Exception as error:  # tokenizers raises nothing narrower, torch a dozen types
+        raise BadCheckpoint(folder, str(error) or type(error).__name__) from None
+    _check_tensors(folder, {own: headers[hub] for own, hub in hub_names.items()}, model)
+    return model, hub_names
+
+
+def _own_names(headers: Mapping[str, TensorInfo], description: ModelDescription) -> dict[str, str]:
+    if description.layout is Layout.OWN:
+        return {name: name for name in headers}
+    from mmsearch.retriever.models.hub_layout import own_names
+
+    return own_names(headers, description)
+
+
+def _check_tensors(folder: Path, found: Mapping[str, TensorInfo], model: Model) -> None:
+    """Raise BadCheckpoint unless ``found`` is what the model has, packed or not."""
+    expected = model.state_dict()
+    scales = {name + SCALE for name in expected} - expected.keys()
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys() - scales)
+    if missing or unexpected:
+        reason = f"missing tensors {missing[:3]}, unexpected tensors {unexpected[:3]}"
+        raise BadCheckpoint(folder, reason)
+    for name, wanted in expected.items():
+        info, scale = found[name], found.get(name + SCALE)
+        if info.shape != tuple(wanted.shape):
+            reason = f"{name} is {list(info.shape)}, not {list(wanted.shape)}"
+            raise BadCheckpoint(folder, reason)
+        is_packed = info.dtype == "I8" and wanted.dtype is not torch.int8
+        if is_packed or (scale is not None and wanted.dtype is not torch.int8):
+            if not is_packed or scale is None or scale.shape != info.shape[:1]:
+                reason = f"{name} is {info.dtype} of {list(info.shape)} without the scale it needs"
+                raise BadCheckpoint(folder, reason)
+        elif wanted.is_floating_point():
+            if info.dtype not in FLOATING:
+                raise BadCheckpoint(folder, f"{name} is {info.dtype}, not floating point")
+        elif info.dtype != HEADER_DTYPES[wanted.dtype]:
+            right = HEADER_DTYPES[wanted.dtype]
+            raise BadCheckpoint(folder, f"{name} is {info.dtype}, not {right}")
 
 
 def check_files(folder: Path, description: ModelDescription) -> None:
@@ -196,50 +265,28 @@ def check_files(folder: Path, description: ModelDescription) -> None:
         raise BadCheckpoint(folder, f"it describes no {TOKENIZER_FILE}")
 
 
-def _read_tensors(folder: Path, description: ModelDescription) -> dict[str, Tensor]:
-    """Return the tensors of every shard, by the names that `Model` gives them."""
-    tensors: dict[str, Tensor] = {}
-    for name in description.files:
-        if name.endswith(".safetensors"):
-            tensors |= load_file(folder / name)
-    if description.layout is Layout.OWN:
-        return tensors
-    from mmsearch.retriever.models.hub_layout import own_names
+@contextlib.contextmanager
+def opened_tensors(shards: list[Path]) -> Iterator[Callable[[str], Tensor]]:
+    """Give what returns a tensor of the shards by its name; its bytes stay in the file.
 
-    return {own: tensors[hub] for hub, own in own_names(tensors, description).items()}
+    A tensor remains readable after the context, and after the file was renamed.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in shards]
+        where = {name: file for file in files for name in file.keys()}  # noqa: SIM118
 
+        def read(name: str) -> Tensor:
+            return where[name].get_tensor(name)
 
-def _unpack(
-    folder: Path, packed: Mapping[str, Tensor], expected: Mapping[str, Tensor], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Return the expected tensors, as ``dtype`` unless they are expected as int8."""
-    scales = {name + SCALE for name in expected} - expected.keys()
-    missing = sorted(expected.keys() - packed.keys())
-    unexpected = sorted(packed.keys() - expected.keys() - scales)
-    if missing or unexpected:
-        reason = f"missing tensors {missing[:3]}, unexpected tensors {unexpected[:3]}"
-        raise BadCheckpoint(folder, reason)
-    state: dict[str, Tensor] = {}
-    for name, model_tensor in expected.items():
-        tensor, scale = packed[name], packed.get(name + SCALE)
-        if tensor.shape != model_tensor.shape:
-            reason = f"{name} is {list(tensor.shape)}, not {list(model_tensor.shape)}"
-            raise BadCheckpoint(folder, reason)
-        if model_tensor.dtype is torch.int8:
-            right = tensor.dtype is torch.int8
-        elif tensor.dtype is torch.int8:
-            right = scale is not None and scale.shape == tensor.shape[:1]
-        else:
-            right = scale is None and tensor.is_floating_point()
-        if not right:
-            raise BadCheckpoint(folder, f"{name} is {tensor.dtype} without the scale it needs")
-        if scale is not None and model_tensor.dtype is not torch.int8:
-            tensor = dequantise_rows(tensor, scale)
-        state[name] = tensor.to(dtype if model_tensor.is_floating_point() else tensor.dtype)
-    return state
+        yield read
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def tensor_info(tensor: Tensor) -> TensorInfo:
+    """Return what a header says of a tensor."""
+    return TensorInfo(HEADER_DTYPES[tensor.dtype], tuple(tensor.shape))
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor as a file has them."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data

@@ -12,8 +12,10 @@ The command line compares spaces before it loads a network, so this imports none
 import enum
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ FORMAT = 2
 DESCRIPTION_FILE = "mmsearch.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Layout(enum.StrEnum):
@@ -86,7 +89,10 @@ class ModelDescription:
         """The efforts it can be asked for."""
         if self.reasoner == "rollout":
             return range(int(self.reasoner_config["steps"]) + 1)
-        return range(self.effort, self.effort + 1)
+        only = {"none": 0, "cot": 0, "bottleneck": self.reasoner_config.get("num_tokens")}
+        effort = only.get(self.reasoner)
+        effort = self.effort if effort is None else effort
+        return range(effort, effort + 1)
 
     def with_settings(self, settings: ModelSettings) -> "ModelDescription":
         """Return it as the user wants it; raises BadSetting for what it does not have."""
@@ -169,7 +175,7 @@ def read_description(folder: Path) -> ModelDescription:
     """Return what ``folder`` says about itself.
 
     Raises BadCheckpoint where the file is missing, is not JSON, is of another format
-    version, or lacks a field.
+    version, or where a field is missing or is not what can be in it.
     """
     try:
         fields = json.loads((folder / DESCRIPTION_FILE).read_text())
@@ -183,7 +189,7 @@ def read_description(folder: Path) -> ModelDescription:
         reason = f"its format is {fields.get('format')}, and this version reads {FORMAT}"
         raise BadCheckpoint(folder, reason)
     try:
-        return ModelDescription(
+        description = ModelDescription(
             name=fields["name"],
             about=fields["about"],
             backbone=fields["backbone"]["name"],
@@ -207,5 +213,41 @@ def read_description(folder: Path) -> ModelDescription:
             },
             files=fields["sha256"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadCheckpoint(folder, f"{DESCRIPTION_FILE} is incomplete: {error!r}") from None
+    if wrong := next(_wrong(description), ""):
+        raise BadCheckpoint(folder, f"{DESCRIPTION_FILE} says {wrong}")
+    return description
+
+
+def _wrong(model: ModelDescription) -> Iterator[str]:
+    """Yield what a description says that cannot be; checkpoint.py checks the configurations."""
+    texts = ("name", "about", "backbone", "reasoner", "head", "readout")
+    prompts = {f"prompts {side}": text for side, text in asdict(model.prompts).items()}
+    for name, text in ({one: getattr(model, one) for one in texts} | prompts).items():
+        if not isinstance(text, str):
+            yield f"{name} {text!r}, which is no text"
+    for name in ("backbone_config", "reasoner_config", "files"):
+        if not isinstance(getattr(model, name), dict):
+            yield f"{name} {getattr(model, name)!r}, which is no object"
+    for name, least in (("max_pixels", 1), ("max_frames", 1), ("dim", 1), ("effort", 0)):
+        number = getattr(model, name)
+        if type(number) is not int or number < least:
+            yield f"{name} {number!r}, which is no whole number from {least}"
+    if model.dims is not None and (type(model.dims) is not int or not 1 <= model.dims <= model.dim):
+        yield f"dims {model.dims!r} of {model.dim}"
+    counted = {"rollout": "steps", "bottleneck": "num_tokens"}.get(model.reasoner)
+    count = model.reasoner_config.get(counted) if counted else 0
+    if type(count) is not int or count < 0:
+        yield f"{counted} {count!r}, which is no whole number from 0"
+    elif model.effort not in model.efforts:
+        yield f"effort {model.effort}, and has efforts {_span(model.efforts)}"
+    for sides, calibration in model.calibration.items():
+        are_numbers = all(type(one) in (int, float) and isfinite(one) for one in calibration)
+        if not are_numbers or calibration.slope <= 0:
+            yield f"calibration {tuple(calibration)} of {' to '.join(sides)}"
+    for name, digest in model.files.items():
+        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+            yield f"sha256 {digest!r} of {name}"
+    if not any(name.endswith(".safetensors") for name in model.files):
+        yield "no *.safetensors among its files"

@@ -128,7 +128,7 @@ def describe_parts(
             "chat": asdict(chat),
             "policy": asdict(fields.policy),
             "position_mode": fields.position_mode,
-            "max_tokens": fields.max_tokens,
+            "max_tokens": min(fields.max_tokens, _reach(hf)),
         },
         reasoner=fields.reasoner,
         reasoner_config=reasoner_config,
@@ -333,6 +333,11 @@ def _the_model(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rows(hf: Mapping[str, Any]) -> int:
     return int((hf.get("text_config") or hf)["vocab_size"])
+
+
+def _reach(hf: Mapping[str, Any]) -> int:
+    """Return how many positions the model has; what config.json leaves out is plenty."""
+    return int((hf.get("text_config") or hf).get("max_position_embeddings", 32_768))
 
 
 def _depth(tensors: Iterable[str], layers: str) -> int:

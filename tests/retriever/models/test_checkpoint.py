@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmsearch.errors import BadCheckpoint
-from mmsearch.retriever.models.checkpoint import config_from, read_checkpoint
+from mmsearch.retriever.models.checkpoint import read_checkpoint
+from mmsearch.retriever.models.configs import config_from
 from mmsearch.retriever.models.description import read_description
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.models.quantise import quantise_rows
