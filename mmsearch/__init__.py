@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmsearch.engine import Engine
     from mmsearch.retriever.embedding.load import load_embedder
+    from mmsearch.retriever.models.description import ModelSettings
     from mmsearch.values import Hit, Item, Query
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "Hit", "Item", "Query", "load_embedder"]
+__all__ = ["Engine", "Hit", "Item", "ModelSettings", "Query", "load_embedder"]
 
 _HOME = {
     "Engine": "mmsearch.engine",
     "Hit": "mmsearch.values",
     "Item": "mmsearch.values",
+    "ModelSettings": "mmsearch.retriever.models.description",
     "Query": "mmsearch.values",
     "load_embedder": "mmsearch.retriever.embedding.load",
 }

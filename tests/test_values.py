@@ -39,7 +39,7 @@ SPACE = Space(
 
 
 def test_the_public_names_are_these() -> None:
-    assert mmsearch.__all__ == ["Engine", "Hit", "Item", "Query", "load_embedder"]
+    assert mmsearch.__all__ == ["Engine", "Hit", "Item", "ModelSettings", "Query", "load_embedder"]
     assert all(getattr(mmsearch, name) for name in mmsearch.__all__)
     with pytest.raises(AttributeError):
         mmsearch.nothing  # noqa: B018

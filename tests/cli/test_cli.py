@@ -292,6 +292,13 @@ def test_an_error_is_one_sentence_and_exit_code_1(
         ["query", "x", "--dbb", "y"],
         ["query", "x", "--type", "song"],
         ["query", "x", "-k", "99999999999999999999"],
+        ["query", "x", "--device", "gpu"],
+        ["query", "x", "--device", "cuda:99"],
+        ["query", "x", "--dtype", "int4"],
+        ["query", "x", "--effort", "3"],
+        ["query", "x", "--dims", "0"],
+        ["query", "x", "--max-pixels", "0"],
+        ["eval", "queries.jsonl", "--dims", "385"],
         ["index"],
     ],
 )
@@ -383,6 +390,42 @@ def test_another_model_is_exit_code_4(home: Path, run: Run) -> None:
 
     assert done.code == 4
     assert "holds vectors of" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--effort", "3"], "effort 3: default (none) has efforts 0 only"),
+        (["--dims", "385"], "dims 385: vectors of default have 384 dimensions"),
+        (["--max-pixels", "0"], "max-pixels 0: it is at least 1"),
+        (["--device", "gpu"], "device gpu: there is none\n  try: --device auto, cpu or cuda:N"),
+        (["--dtype", "int4"], "dtype int4: there is none\n  try: --dtype auto, float32 or"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_setting_there_is_not_says_what_there_is_and_makes_no_index(
+    home: Path, run: Run, flags: list[str], said: str
+) -> None:
+    done = run("index", "docs", "--db", "new", "--no-ocr", *flags)
+
+    assert done.code == 2
+    assert done.err.startswith(f"error: {said}")
+    assert not (home / "new").exists()
+
+
+def test_an_index_is_asked_as_it_was_made_and_not_otherwise(home: Path, run: Run) -> None:
+    made = ["--db", "small", "--dims", "192", "--max-pixels", "50000", "--effort", "0"]
+    assert run("index", "docs", "--no-ocr", *made).code == 0
+
+    assert run("query", "pump", "--db", "small").json["hits"]
+    assert run("query", "pump", "--model", "default", *made).json["hits"]
+    status = run("status", "--db", "small").json
+    assert (status["dims"], status["max_pixels"], status["effort"]) == (192, 50_000, 0)
+    assert "50,000 pixels" in run("status", "--db", "small", "--no-json").out
+    refused = run("query", "pump", "--db", "small", "--dims", "384")
+    assert refused.code == 4
+    assert "384 dimensions, not 192" in refused.err
+    assert run("index", "docs", "--db", "small", "--max-pixels", "50001").code == 4
 
 
 # ---------------------------------------------------------------- the other commands

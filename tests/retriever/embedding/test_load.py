@@ -10,10 +10,13 @@ import pytest
 from PIL import Image as pil
 from PIL import ImageDraw
 
-from mmsearch.errors import BadCheckpoint, ModelNotFound
+from mmsearch.errors import BadCheckpoint, BadSetting, ModelNotFound
+from mmsearch.retriever.embedding import load
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.embedding.library import available_models, model_folder
 from mmsearch.retriever.embedding.load import load_embedder, model_space
+from mmsearch.retriever.embedding.schedule import LookAhead
+from mmsearch.retriever.models.description import ModelSettings
 from mmsearch.retriever.models.tiny import write_random_checkpoint
 from mmsearch.values import Image, Item, View
 
@@ -52,6 +55,111 @@ def test_a_folder_is_loaded_by_its_path(tmp_path: Path) -> None:
 
     assert embedder.space == model_space(tmp_path)
     assert embedder.space.id == described.space.id
+
+
+def test_a_model_is_named_so_that_its_name_finds_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_random_checkpoint(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+
+    assert model_space("mine").model == str(tmp_path / "mine")
+    assert model_space(model_space("mine").model) == model_space("mine")
+    assert model_space().model == "default"
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two latent steps, three at most."""
+    folder = tmp_path_factory.mktemp("models") / "rollout"
+    write_random_checkpoint(folder, reasoner="rollout")
+    return folder
+
+
+def test_settings_change_the_space_and_the_vectors(thinking: Path) -> None:
+    item = Item(["abc"])
+    plain = load_embedder(thinking, device="cpu")
+    settings = ModelSettings(effort=0, max_pixels=1_000, dims=7)
+    other = load_embedder(thinking, device="cpu", settings=settings)
+
+    assert other.space == model_space(thinking, settings)
+    assert (other.space.effort, other.space.max_pixels, other.space.dim) == (0, 1_000, 7)
+    assert other.space.weights_hash == plain.space.weights_hash
+    leading = plain.embed([item])[0, :7]
+    cosine = other.embed([item])[0] @ (leading / np.linalg.norm(leading))
+    assert cosine < 0.9999  # fewer steps were taken, too
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (ModelSettings(effort=9), "effort 9"),
+        (ModelSettings(effort=-1), "effort -1"),
+        (ModelSettings(dims=0), "dims 0"),
+        (ModelSettings(dims=33), "32 dimensions"),
+        (ModelSettings(max_pixels=0), "at least 1"),
+    ],
+)
+def test_a_setting_that_the_model_does_not_have_is_refused(
+    thinking: Path, settings: ModelSettings, said: str
+) -> None:
+    with pytest.raises(BadSetting, match=said):
+        model_space(thinking, settings)
+    with pytest.raises(BadSetting, match=said):
+        load_embedder(thinking, device="cpu", settings=settings)
+
+
+def test_precision_changes_no_space_and_hardly_a_vector(thinking: Path) -> None:
+    items = [Item(["abc def"]), Item([np.full((40, 40, 3), 90, np.uint8)])]
+    full = load_embedder(thinking, device="cpu")
+    half = load_embedder(thinking, device="cpu", dtype="bfloat16")
+
+    vectors = half.embed(items)
+
+    assert half.space == full.space
+    assert vectors.dtype == np.float32
+    cosines = (vectors * full.embed(items)).sum(axis=1)
+    assert cosines.min() > 0.99
+    assert cosines.max() < 0.9999999  # it was computed in bfloat16 indeed
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="cuda:99"):
+        load_embedder(tmp_path / "nothing", device="cuda:99")
+
+
+def test_a_large_model_on_a_cpu_embeds_one_batch_at_a_time(
+    thinking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [Item(["a " * n]) for n in range(1, 30)]
+    expected = load_embedder(thinking, device="cpu").embed(items)
+    made: list[int] = []
+    begin = LookAhead.__init__
+
+    def hear(self: LookAhead, depth: int) -> None:
+        made.append(depth)
+        begin(self, depth)
+
+    monkeypatch.setattr(LookAhead, "__init__", hear)
+    monkeypatch.setattr(load, "LARGE", 1_000)
+
+    vectors = load_embedder(thinking, device="cpu").embed(items)
+
+    assert made == [1]
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_a_model_that_does_not_fit_the_device_says_what_takes_less(
+    thinking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr("torch.nn.Module.to", full)
+
+    with pytest.raises(BadSetting, match="does not fit") as error:
+        load_embedder(thinking, device="cpu")
+    assert "--dtype bfloat16" in error.value.hint
 
 
 def test_a_shipped_name_wins_over_a_folder_of_that_name(
