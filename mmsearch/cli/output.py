@@ -65,10 +65,10 @@ def print_facts(facts: Mapping[str, object]) -> None:
 def shown_path(path: str) -> str:
     """Return a stored path as a person would type it from here."""
     here = stored_path(Path.cwd()).rstrip("/") + "/"
-    return _visible(path.removeprefix(here))
+    return visible(path.removeprefix(here))
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Return ``text`` with control characters escaped: a name must not steer the terminal."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
@@ -80,7 +80,7 @@ def shown_place(hit: Hit) -> str:
 
 def snippet(text: str, words: Sequence[str] = (), *, width: int = 160) -> str:
     """Return a line of the text, from just before the first of the longer words in it."""
-    line = _visible(" ".join(text.split()))
+    line = visible(" ".join(text.split()))
     if len(line) <= width:
         return line
     long = [word.lower() for word in words if len(word) > _SHORT_WORD]

@@ -1,0 +1,329 @@
+"""``mmsearch model`` as a person sees it; what it pulls comes from a hub on the loopback."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import huggingface_hub.constants
+import pytest
+from toy_hub import ToyHub
+
+from mmsearch.cli import main as command_line
+from mmsearch.cli import pulling
+from mmsearch.cli.output import shown_bytes
+from mmsearch.retriever.models.tiny import write_random_checkpoint
+
+COMMANDS = ("list", "pull", "info", "verify", "convert", "remove")
+PLUME = "CUDAOUTOFMEMORY/PLUME-Qwen2-VL-2B"
+
+Files = dict[str, bytes]
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["mmsearch", "model", *words])
+        code: Any = 0
+        try:
+            command_line.main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        return Done(int(code), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_random_checkpoint(folder, seed=4)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {**files, "LICENSE": b"Apache-2.0"}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Files) -> Iterator[ToyHub]:
+    """A hub with the tiny model under PLUME's name."""
+    monkeypatch.setenv("MMSEARCH_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.chdir(tmp_path)
+    huggingface_hub.close_session()
+    with ToyHub() as hub:
+        hub.publish(PLUME, tiny)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+    huggingface_hub.close_session()
+
+
+def examples(help_text: str) -> list[str]:
+    return [line.strip() for line in help_text.splitlines() if line.startswith("      mmsearch ")]
+
+
+# ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_has_help_and_every_command_an_example(command: str, run: Run) -> None:
+    help_text = run(command, "--help").out
+
+    for option in re.findall(r"^  --\S.*$", help_text, re.MULTILINE):
+        assert re.search(r"\S  +\S", option.strip()), f"no help beside {option}"
+    assert examples(help_text)
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one != "convert"])
+def test_the_examples_in_the_help_run(command: str, hub: ToyHub, run: Run) -> None:
+    if command == "remove":
+        run("pull", "plume")
+    for example in examples(run(command, "--help").out):
+        done = run(*shlex.split(example)[2:])
+
+        assert done.code == 0, f"{example}\n{done.err}"
+
+
+def test_help_and_list_load_nothing_heavy() -> None:
+    script = (
+        "import sys, mmsearch.cli.main as m\n"
+        "for words in (['model', '--help'], ['model', 'list', '--all', '--json']):\n"
+        "    try: m.app(words)\n"
+        "    except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'huggingface_hub', 'safetensors', 'httpx2'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ---------------------------------------------------------------- pull, list, remove
+
+
+def test_a_piped_pull_is_one_json_object_and_says_how_to_go_on(hub: ToyHub, run: Run) -> None:
+    done = run("pull", "plume")
+
+    assert done.code == 0
+    assert (done.json["name"], done.json["repository"]) == ("plume", PLUME)
+    assert Path(done.json["path"], "model.safetensors").is_file()
+    size = shown_bytes(done.json["bytes"])
+    assert done.err == f"plume is here ({size}): mmsearch index PATH --model plume\n"
+
+
+def test_pulled_models_are_listed_and_then_removed(hub: ToyHub, run: Run) -> None:
+    assert [one["name"] for one in run("list").json] == ["default"]
+
+    pulled = run("pull", "plume").json
+    assert [one["name"] for one in run("list").json] == ["default", "plume"]
+    done = run("remove", "plume")
+
+    assert done.json == [{"path": pulled["path"], "bytes": pulled["bytes"]}]
+    assert done.err == f"removed {pulled['path']} ({shown_bytes(pulled['bytes'])})\n"
+    assert [one["name"] for one in run("list").json] == ["default"]
+
+
+def test_all_adds_what_could_be_pulled_and_is_not_here(
+    hub: ToyHub, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("pull", "plume")
+
+    rows = {one["name"]: one for one in run("list", "--all").json}
+
+    assert rows["plume"]["installed"]
+    assert not rows["gme"]["installed"]
+    assert rows["gme"]["repository"] == "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct"
+    monkeypatch.setenv("COLUMNS", "200")
+    table = run("list", "--all", "--no-json")
+    assert re.search(r"gme +not here yet\.", table.out)
+    assert re.search(rf"plume +none +32 +{shown_bytes(rows['plume']['bytes'])} ", table.out)
+    assert table.err == "fetch one: mmsearch model pull ume-r1\n"
+
+
+def test_progress_is_a_line_now_and_then_where_nobody_watches(
+    hub: ToyHub, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "_SAY_EVERY_S", 0.0)
+
+    said = run("pull", "plume").err.splitlines()
+
+    assert re.fullmatch(r"model\.safetensors: (\d+\.\d kB) of \1, \d+\.\d [kM]B/s", said[-2]), said
+
+
+def test_progress_is_a_bar_on_a_terminal(
+    hub: ToyHub, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+
+    said = run("pull", "plume").err
+
+    assert "asking the hub" in said
+    assert "━" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (
+            ["pull", "nobody"],
+            "cannot fetch nobody: it is neither a known name nor OWNER/NAME",
+            "mmsearch model list --all",
+        ),
+        (
+            ["pull", "someone/else"],
+            "cannot fetch someone/else: the hub has no such repository, "
+            "or shows it to its members only",
+            "mmsearch model list --all names some; a private one needs HF_TOKEN=...",
+        ),
+        (
+            ["pull", "plume@v9"],
+            f"cannot fetch plume@v9: {PLUME} has no revision 'v9'",
+            f"mmsearch model pull {PLUME} takes its newest",
+        ),
+        (["info", "gme"], "no model named 'gme', and no such folder", "mmsearch model pull gme"),
+        (
+            ["verify", "nobody"],
+            "no model named 'nobody', and no such folder",
+            "mmsearch model list",
+        ),
+        (
+            ["remove", "default"],
+            "'default' was not pulled, so there is nothing to remove",
+            "mmsearch model list",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_is_a_sentence_a_remedy_and_exit_code_1(
+    hub: ToyHub, run: Run, words: list[str], error: str, hint: str
+) -> None:
+    assert run(*words) == (1, "", f"error: {error}\n  try: {hint}\n")
+
+
+def test_without_a_network_the_other_ways_are_named(
+    hub: ToyHub, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    done = run("pull", "plume")
+
+    assert done.code == 1
+    assert done.err.startswith("error: cannot fetch plume: http://127.0.0.1:9 cannot be reached")
+    assert "--model DIR" in done.err.splitlines()[1]
+
+
+# ---------------------------------------------------------------- info and verify
+
+
+def test_info_tells_what_a_model_is(hub: ToyHub, run: Run) -> None:
+    run("pull", "plume")
+
+    told = run("info", "plume").json
+
+    assert (told["family"], told["reasoner"], told["dim"]) == ("default", "none", 32)
+    assert (told["effort"], told["efforts"], told["layout"]) == (0, [0], "own")
+    assert (told["max_pixels"], told["max_frames"]) == (64 * 64, 4)
+    assert told["prompts"] == {"query": "", "document": ""}
+    assert told["licences"] == ["LICENSE"]
+    assert re.fullmatch("[0-9a-f]{16}", told["space"])
+    [weights] = [one for one in told["files"] if one["name"] == "model.safetensors"]
+    assert re.fullmatch("[0-9a-f]{64}", weights["sha256"])
+    assert weights["bytes"] > 100_000
+    page = run("info", "plume", "--no-json").out
+    assert re.search(rf"^pulled from +{PLUME} \(main\)$", page, re.MULTILINE)
+    assert re.search(rf"^space +{told['space']}$", page, re.MULTILINE)
+
+
+def test_info_of_a_folder_needs_no_name(hub: ToyHub, run: Run, tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "mine", seed=1)
+
+    told = run("info", "./mine").json
+
+    assert told["path"] == "mine"
+    assert told["repository"] is None
+
+
+def test_a_name_from_elsewhere_steers_no_terminal(hub: ToyHub, run: Run, tiny: Files) -> None:
+    description = json.loads(tiny["mmsearch.json"]) | {"about": "\x1b[2Jgone"}
+    hub.publish("someone/evil", {**tiny, "mmsearch.json": json.dumps(description).encode()})
+    run("pull", "someone/evil")
+
+    shown = run("info", "someone/evil", "--no-json").out + run("list", "--no-json").out
+
+    assert "\x1b" not in shown
+    assert "gone" in shown
+
+
+def test_verify_says_ok_file_by_file(hub: ToyHub, run: Run) -> None:
+    run("pull", "plume")
+
+    done = run("verify", "plume", "--no-json")
+
+    assert done.code == 0
+    files = ["LICENSE", "model.safetensors", "tokenizer.json", "tensors"]
+    assert done.out.splitlines() == [f"ok     {name}" for name in files]
+
+
+def test_verify_finds_a_changed_bit_and_a_missing_file(hub: ToyHub, run: Run) -> None:
+    folder = Path(run("pull", "plume").json["path"])
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "LICENSE").unlink()
+
+    done = run("verify", "plume")
+
+    assert done.code == 1
+    assert {one["name"]: one["problem"] for one in done.json} == {
+        "LICENSE": "it is not there",
+        "model.safetensors": "it is not the file that was described",
+        "tokenizer.json": None,
+    }
+    assert "mmsearch model remove plume" in done.err
+
+
+def test_verify_compares_the_tensors_with_the_description(
+    hub: ToyHub, run: Run, tmp_path: Path
+) -> None:
+    write_random_checkpoint(tmp_path / "mine", seed=1)
+    description = json.loads((tmp_path / "mine" / "mmsearch.json").read_text())
+    description["backbone"]["config"]["decoder"]["num_layers"] = 3
+    (tmp_path / "mine" / "mmsearch.json").write_text(json.dumps(description))
+
+    done = run("verify", "./mine", "--no-json")
+
+    assert done.code == 1
+    assert re.search(r"^wrong  tensors: missing tensors .*decoder", done.out, re.MULTILINE)
+
+
+def test_verify_of_a_folder_that_is_no_model_says_so(hub: ToyHub, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mmsearch.json").write_text("{")
+
+    done = run("verify", "./mine", "--no-json")
+
+    assert done.code == 1
+    assert done.out.startswith("wrong  mmsearch.json: mmsearch.json cannot be read")
