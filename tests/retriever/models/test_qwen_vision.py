@@ -129,7 +129,9 @@ def test_a_picture_alone_is_the_same_as_in_a_pack(tower: VisionTower) -> None:
     together, together_deep = see(tower, patches, grids)
 
     cuts = [grid.num_patches for grid in grids]
-    alone = [see(tower, one, [grid]) for one, grid in zip(patches.split(cuts), grids, strict=True)]
+    alone = [
+        see(tower, one, [grid]) for one, grid in zip(torch.split(patches, cuts), grids, strict=True)
+    ]
 
     torch.testing.assert_close(torch.cat([one for one, _ in alone]), together, rtol=0, atol=1e-5)
     for number, expected in enumerate(together_deep):
@@ -197,15 +199,17 @@ def test_gradients_are_those_of_transformers(reference: nn.Module, tower: Vision
     grids = [STILL, LONG_FILM]
     patches = patches_of(grids, tower.geometry)
     output = reference(normalise(patches, tower.geometry), torch.tensor(grids), return_dict=True)
-    _loss(output.pooler_output, *getattr(output, "deepstack_features", [])).backward()
+    deep_features = getattr(output, "deepstack_features", [])
+    torch.autograd.backward(_loss(output.pooler_output, *deep_features))
 
     features, deep = see(tower, patches, grids)
-    _loss(features, *deep).backward()
+    torch.autograd.backward(_loss(features, *deep))
 
     theirs = dict(reference.named_parameters())
     for name, ours in tower.named_parameters():
-        assert ours.grad is not None, name
         expected = theirs[name].grad
+        assert ours.grad is not None, name
+        assert expected is not None
         scale = float(expected.abs().max())
         torch.testing.assert_close(ours.grad, expected, rtol=0, atol=1e-4 * max(scale, 1e-3))
 
