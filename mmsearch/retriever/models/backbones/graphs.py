@@ -31,6 +31,10 @@ MOST_GRAPHS = 16  # of one arena: lengths at which a prompt of its size may end,
 STEP_PLACES = 64  # buffers grow by so many places
 MOST_ERROR = 0.3  # of a recording's first replay, relative
 
+# Recording and replaying: graphs of one stream share their memory, and a driver records
+# one thing at a time.
+ONE_AT_A_TIME = threading.RLock()
+
 
 class Recording(Protocol):
     """A computation over fixed buffers that can be done again."""
@@ -75,7 +79,7 @@ class CudaRecorder:
     """CUDA graphs. Those of one stream share their memory: they never run at once."""
 
     def __init__(self) -> None:
-        self._pools: dict[Hashable, Any] = {}
+        self._sides: dict[Hashable, tuple[torch.cuda.Stream, Any]] = {}
 
     def serves(self, device: torch.device) -> bool:
         return device.type == "cuda"
@@ -89,10 +93,12 @@ class CudaRecorder:
     def record(self, function: Callable[[], Tensor], device: torch.device) -> CudaGraph:
         with torch.cuda.device(device):
             current = torch.cuda.current_stream()
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            pool = self._pools.setdefault(
-                (device, current.cuda_stream), torch.cuda.graph_pool_handle()
-            )
+            key = device, current.cuda_stream
+            if key not in self._sides:
+                side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._sides[key] = side, torch.cuda.graph_pool_handle()
+            # Always the same stream: memory of a pool is shared on one stream only.
+            side, pool = self._sides[key]
             side.wait_stream(current)
             with torch.cuda.stream(side):
                 function()  # compiles and allocates what a recording must not
@@ -231,13 +237,11 @@ class StepGraphs:
             for x, mine in zip(inputs, own, strict=True)
         )
         key = (steps, rows, cache.length, shapes)
-        with self._lock:
-            if self._broken:
-                return steps(cache, *inputs)
-            if key not in arena.graphs:
-                remember(arena.graphs, key, None, most=self.most_graphs)
-                return steps(cache, *inputs)
-            arena.whole.next_position[:batch].copy_(cache.next_position)
+        if self._broken or key not in arena.graphs:
+            remember(arena.graphs, key, None, most=self.most_graphs)
+            return steps(cache, *inputs)
+        arena.whole.next_position[:batch].copy_(cache.next_position)
+        with ONE_AT_A_TIME:
             recorded = arena.graphs[key]
             if recorded is None:
                 plain = steps(cache, *inputs)

@@ -248,7 +248,8 @@ class TextHalf:
 
     def _version(self) -> Hashable:
         """Return what changes when weights are moved, which no recording survives."""
-        return self._last_norm().weight.data_ptr(), id(self._packed)
+        packed = self._packed[0].qkv.data_ptr() if self._packed else None
+        return self._last_norm().weight.data_ptr(), packed
 
     def _open(self, x: Tensor, room: int) -> tuple[KVCache, int]:
         """Return an empty cache for ``x [B, n, D]`` and the place where `extend` goes on."""
@@ -289,6 +290,7 @@ class TextHalf:
         added:     ``[B, m, D]`` after each of the first layers
         """
         batch, length, _ = x.shape
+        x = x.flatten(0, 1)  # (B * m, D): two shapes, one row and more, are compiled for
         angles = positions.float() * self._rotary_on(x.device)[1]  # (B, m, head_dim / 2)
         angles = angles.flatten(0, 1)[:, None]  # (B * m, 1, head_dim / 2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
@@ -305,14 +307,13 @@ class TextHalf:
                 mixed = attend_causally(q, k, v)
             else:
                 mixed = attend_grouped(q, keys, values, bias)
-            mixed = layer.self_attn.o_proj(mixed.flatten(2))
+            mixed = layer.self_attn.o_proj(mixed.flatten(2).flatten(0, 1))
             x, y = self._add_norm(x, mixed, layer.post_attention_layernorm.weight)
             y = layer.mlp.down_proj(self._swiglu(*self._gate_up(i, y)))
             if i < len(added):
-                x = x + y
-                y = added[i]
+                x, y = x + y, added[i].flatten(0, 1)
             x, y = self._add_norm(x, y, norms[i + 1])
-        return y
+        return y.view(batch, length, -1)
 
     def _turn(
         self, attention: Attention, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor
@@ -334,7 +335,7 @@ class TextHalf:
             )
             heads = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
             return torch.split(whole, heads, dim=1)
-        return [module(y).unflatten(-1, (-1, self.head_dim)).flatten(0, 1) for module in modules]
+        return [module(y).unflatten(-1, (-1, self.head_dim)) for module in modules]
 
     def _gate_up(self, i: int, y: Tensor) -> Sequence[Tensor]:
         modules = feed_forward_inputs(self._layers()[i])
