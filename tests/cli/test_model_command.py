@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
-from toy_hub import ToyHub
+from toy_hub import ToyHub, a_hub_for
 
 from mmsearch.cli import main as command_line
 from mmsearch.cli import pulling
@@ -64,17 +62,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Files:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Files) -> Iterator[ToyHub]:
     """A hub with the tiny model under PLUME's name."""
-    monkeypatch.setenv("MMSEARCH_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.chdir(tmp_path)
-    huggingface_hub.close_session()
-    with ToyHub() as hub:
+    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
         hub.publish(PLUME, tiny)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
-    huggingface_hub.close_session()
 
 
 def examples(help_text: str) -> list[str]:

@@ -38,6 +38,8 @@ from mmsearch.retriever.embedding.library import (
     split_name,
 )
 from mmsearch.retriever.models.description import DESCRIPTION_FILE, TOKENIZER_FILE
+from mmsearch.retriever.models.hub_families import BARE
+from mmsearch.retriever.models.weight_files import read_json
 
 NEWEST = "main"  # what a hub calls the newest revision
 _COMMIT_DIGITS = 40
@@ -115,7 +117,7 @@ def pull(name: str, *, on_progress: Callable[[PullProgress], object] | None = No
 
 
 def wanted_files(files: tuple[HubFile, ...]) -> tuple[HubFile, ...]:
-    """Return the files that a model is made of, small ones first.
+    """Return the files that a model is made of, the weights last.
 
     Weights, configuration, tokenizer, licence and card, from the top folder only: never
     code, and pickles only where the weights are nowhere else.
@@ -126,7 +128,7 @@ def wanted_files(files: tuple[HubFile, ...]) -> tuple[HubFile, ...]:
         end, begin = _PICKLED
         weights = [one for one in plain if one.name.endswith(end) and one.name.startswith(begin)]
     rest = [one for one in plain if _is_wanted(one.name)]
-    return tuple(sorted({*weights, *rest}, key=lambda one: (one.size, one.name)))
+    return (*sorted(rest, key=lambda one: one.name), *sorted(weights, key=lambda one: one.name))
 
 
 def _is_wanted(name: str) -> bool:
@@ -164,13 +166,25 @@ def _fetch_all(
     files = wanted_files(listing.files)
     _make_sure_it_fits(name, files, part)
     tracker = _Tracker(sum(one.size for one in files), on_progress)
-    hashes = {}
+    hashes: dict[str, str] = {}
     for file in files:
+        if file.name.endswith((_WEIGHTS, _PICKLED[0])):
+            _refuse_unknown_family(name, part)
         hashes[file.name] = hub.fetch(
             listing, file, part / file.name, on_bytes=tracker.of(file.name)
         )
         tracker.finish(file.size)
     return hashes
+
+
+def _refuse_unknown_family(name: str, part: Path) -> None:
+    """Raise DownloadFailed for a model that no backbone of ours reads, before its weights."""
+    if (part / DESCRIPTION_FILE).exists():
+        return
+    model_type = read_json(part, "config.json").get("model_type")
+    if model_type not in BARE:
+        reason = f"it is a {model_type!r}, and what is known here stands on {', '.join(BARE)}"
+        raise DownloadFailed(name, reason, hint="mmsearch model list --all")
 
 
 def _make_sure_it_fits(name: str, files: tuple[HubFile, ...], part: Path) -> None:

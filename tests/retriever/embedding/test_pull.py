@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
-from toy_hub import ToyHub
+from toy_hub import TOKEN, ToyHub, a_hub_for
 
 from mmsearch.errors import (
     BadCheckpoint,
@@ -23,7 +21,6 @@ from mmsearch.errors import (
     NotPulled,
     ToBeConverted,
 )
-from mmsearch.retriever.embedding import hub as hub_module
 from mmsearch.retriever.embedding.library import (
     KNOWN,
     available_models,
@@ -40,7 +37,6 @@ from mmsearch.values import Item
 
 NAME = "someone/tiny"
 WEIGHTS = "model.safetensors"
-TOKEN = "hf_nobodyshouldreadthis"
 
 Files = dict[str, bytes]
 
@@ -56,17 +52,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Files:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
     """A hub with nothing in it, and a person who has a token and no models."""
-    monkeypatch.setenv("MMSEARCH_MODELS", str(tmp_path / "models"))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(hub_module, "_WAITS_S", (0.0, 0.0))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    huggingface_hub.close_session()  # it remembers the proxies of its first day
-    with ToyHub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
         yield hub
-    huggingface_hub.close_session()
 
 
 @pytest.fixture
@@ -557,7 +544,10 @@ def test_a_description_of_other_files_is_refused(hub: ToyHub, tiny: Files) -> No
 def test_pickles_are_fetched_where_there_is_nothing_else_and_not_loaded(hub: ToyHub) -> None:
     # Whoever unpickled this would make a folder named `ran`.
     pickle = b"cos\nmkdir\n(Vran\ntR."
-    commit = hub.publish(NAME, {"config.json": b"{}", "pytorch_model.bin": pickle, "a.py": b""})
+    commit = hub.publish(
+        NAME,
+        {"config.json": b'{"model_type": "qwen2_vl"}', "pytorch_model.bin": pickle, "a.py": b""},
+    )
 
     for _ in range(2):
         with pytest.raises(ToBeConverted) as error:

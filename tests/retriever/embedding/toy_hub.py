@@ -8,16 +8,41 @@ one, and the first one only says where.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub
+import huggingface_hub.constants
+import pytest
+
+from mmsearch.retriever.embedding import hub as hub_module
+
+TOKEN = "hf_nobodyshouldreadthis"
 LARGE = (".safetensors", ".bin")  # what the real one keeps in LFS
 
 Files = Mapping[str, bytes]
+
+
+@contextmanager
+def a_hub_for(monkeypatch: pytest.MonkeyPatch, models: Path) -> Iterator["ToyHub"]:
+    """Let the person who runs a test have this hub and no other, and models in ``models``."""
+    monkeypatch.setenv("MMSEARCH_MODELS", str(models))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub_module, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    huggingface_hub.close_session()  # it remembers the proxies of its first day
+    with ToyHub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+    huggingface_hub.close_session()
 
 
 class Asked(NamedTuple):
