@@ -22,6 +22,7 @@
     │   ├── DownloadFailed       a hub that cannot be reached, or sends something else
     │   ├── ToBeConverted        a fetched model that is not used as it is
     │   ├── NotPulled            a model that is not ours to remove
+    │   ├── ConversionFailed     a published model that could not be put into our format
     │   └── BadVectors           NaN, infinite or of the wrong shape
     └── MissingExtra             an optional dependency is not installed        1
 
@@ -228,6 +229,14 @@ class NotPulled(ModelError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"{name!r} was not pulled, so there is nothing to remove")
+
+
+class ConversionFailed(ModelError):
+    """A published model was not put into our format; nothing of it is left behind."""
+
+    def __init__(self, source: Path | str, reason: str, *, hint: str = "") -> None:
+        self.source, self.hint = str(source), hint
+        super().__init__(f"cannot convert {source}: {reason}")
 
 
 class BadVectors(ModelError):

@@ -9,16 +9,14 @@ no model is in memory twice. Whoever adds a backbone or a reasoner adds its line
 BACKBONES or REASONERS.
 """
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -38,6 +36,12 @@ from mmsearch.retriever.models.none import NoneConfig, NoReasoner
 from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.quantise import dequantise_rows, quantise_rows
 from mmsearch.retriever.models.rollout import Rollout, RolloutConfig
+from mmsearch.retriever.models.tensors import (
+    HEADER_DTYPES,
+    opened_tensors,
+    tensor_bytes,
+    tensor_info,
+)
 from mmsearch.retriever.models.weight_files import (
     FLOATING,
     TensorInfo,
@@ -79,19 +83,6 @@ READOUTS: Mapping[str, tuple[str, ...]] = {
     "bottleneck": ("gen", "disc", "mean"),
     "cot": ("gen", "last", "disc", "disc_next"),
 }
-TORCH_DTYPES: Mapping[str, torch.dtype] = {  # by their names in a header
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-HEADER_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 class Model(nn.Module):
@@ -263,30 +254,3 @@ def check_files(folder: Path, description: ModelDescription) -> None:
                 raise BadCheckpoint(folder, f"{name} is not the file that was described")
     if TOKENIZER_FILE not in description.files:
         raise BadCheckpoint(folder, f"it describes no {TOKENIZER_FILE}")
-
-
-@contextlib.contextmanager
-def opened_tensors(shards: list[Path]) -> Iterator[Callable[[str], Tensor]]:
-    """Give what returns a tensor of the shards by its name; its bytes stay in the file.
-
-    A tensor remains readable after the context, and after the file was renamed.
-    """
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(safe_open(shard, framework="pt")) for shard in shards]
-        where = {name: file for file in files for name in file.keys()}  # noqa: SIM118
-
-        def read(name: str) -> Tensor:
-            return where[name].get_tensor(name)
-
-        yield read
-
-
-def tensor_info(tensor: Tensor) -> TensorInfo:
-    """Return what a header says of a tensor."""
-    return TensorInfo(HEADER_DTYPES[tensor.dtype], tuple(tensor.shape))
-
-
-def tensor_bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor as a file has them."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
