@@ -24,8 +24,7 @@ def check_asked(device: str, dtype: str) -> None:
 
     torch is imported only where a GPU is asked for by name.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise BadSetting(f"device {device}", "there is none", hint="--device auto, cpu or cuda:N")
+    _check_word(device)
     if dtype not in ("auto", *DTYPES):
         raise BadSetting(f"dtype {dtype}", "there is none", hint="--dtype auto, " + _either(DTYPES))
     if device.startswith("cuda"):
@@ -36,8 +35,9 @@ def pick_device(asked: str, *, num_gpus: int | None = None) -> "torch.device":
     """Return the device that is meant; "auto" is the first GPU where there is one.
 
     ``num_gpus`` is how many there are, counted where it is not given. Raises BadSetting for
-    a GPU that is not among them.
+    a GPU that is not among them, and for any other word.
     """
+    _check_word(asked)
     import torch
 
     if asked == "cpu":
@@ -65,6 +65,11 @@ def pick_dtype(asked: str, device: "torch.device", *, small: bool) -> "torch.dty
     if asked == "auto":
         asked = "bfloat16" if device.type == "cuda" and not small else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]
+
+
+def _check_word(device: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise BadSetting(f"device {device}", "there is none", hint="--device auto, cpu or cuda:N")
 
 
 def _either(names: "tuple[str, ...] | list[str]") -> str:

@@ -107,6 +107,8 @@ def load_described(
             f"{description.name} does not fit into its free memory",
             hint="--dtype bfloat16 takes half of it; --device cpu uses the machine's",
         ) from None
+    if hasattr(model.backbone, "pack"):  # its weights are where they stay
+        model.backbone.pack()
     return LatentEmbedder(description, model, schedule=_schedule(model, place, num_threads))
 
 

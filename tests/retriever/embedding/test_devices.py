@@ -62,6 +62,9 @@ def test_unknown_words_are_refused_with_the_known_ones(device: str, dtype: str, 
         check_asked(device, dtype)
 
     assert error.value.hint == hint
+    if dtype == "auto":
+        with pytest.raises(BadSetting):
+            pick_device(device, num_gpus=2)
 
 
 def test_what_there_always_is_may_be_asked_for() -> None:

@@ -16,8 +16,10 @@ from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.embedding.library import available_models, model_folder
 from mmsearch.retriever.embedding.load import load_embedder, model_space
 from mmsearch.retriever.embedding.schedule import LookAhead
-from mmsearch.retriever.models.description import ModelSettings
+from mmsearch.retriever.models.checkpoint import read_checkpoint
+from mmsearch.retriever.models.description import ModelSettings, read_description
 from mmsearch.retriever.models.tiny import write_random_checkpoint
+from mmsearch.retriever.models.tiny_qwen import write_random_qwen
 from mmsearch.values import Image, Item, View
 
 
@@ -147,6 +149,23 @@ def test_a_large_model_on_a_cpu_embeds_one_batch_at_a_time(
 
     assert made == [1]
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_a_qwen_model_is_loaded_by_the_same_door_its_matrices_side_by_side(
+    tmp_path: Path,
+) -> None:
+    write_random_qwen(tmp_path, reasoner="rollout")
+    items = [Item(["abc"]), Item([np.full((50, 40, 3), 90, np.uint8), "what is it"])]
+    settings = ModelSettings(effort=2, dims=16)
+
+    embedder = load_embedder(tmp_path, device="cpu", settings=settings)
+
+    assert embedder.space == model_space(tmp_path, settings)
+    described = read_description(tmp_path).with_settings(settings)
+    as_read = LatentEmbedder(*read_checkpoint(tmp_path, description=described))
+    assert as_read._model.backbone.text_half._packed == ()
+    assert embedder._model.backbone.text_half._packed
+    np.testing.assert_allclose(embedder.embed(items), as_read.embed(items), atol=1e-5)
 
 
 def test_a_model_that_does_not_fit_the_device_says_what_takes_less(
