@@ -57,11 +57,12 @@ class TargetDecoder(nn.Module):
 
         0 where there are none. An end token that is to be learnt is part of the target.
 
-        reason: ``[B, N, D]``, all reason states; the first K are read
+        reason: ``[B, N, D]``, all reason states in any precision; the first K are read
         target: ``[B, m]`` ids, right-padded with any of them
         mask:   ``[B, m]``, False at padding
         """
-        prefix = self.into(self.norm(reason[:, : self.num_decoded]))  # (B, K, d)
+        states = reason[:, : self.num_decoded].to(self.norm.weight.dtype)
+        prefix = self.into(self.norm(states))  # (B, K, d)
         embeds = torch.cat([prefix, self.words(target)], dim=1)
         visible = torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1)
         hidden, _ = self.decoder.prefill(embeds, visible)

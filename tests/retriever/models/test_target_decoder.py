@@ -78,6 +78,15 @@ def test_targets_without_words_teach_nothing(decoder: TargetDecoder) -> None:
     assert loss.item() == 0.0
 
 
+def test_it_keeps_its_own_precision(decoder: TargetDecoder) -> None:
+    reason = states().bfloat16()
+
+    loss = decoder.loss(reason, TARGET, MASK)
+
+    assert loss.dtype is torch.float32
+    torch.testing.assert_close(loss, decoder.loss(reason.float(), TARGET, MASK))
+
+
 def test_only_the_first_reason_states_are_read(decoder: TargetDecoder) -> None:
     reason = states().requires_grad_(True)
 
