@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mmsearch.retriever.embedding.pull import PullProgress, Removed
     from mmsearch.retriever.embedding.verify import Check
     from mmsearch.retriever.evaluation.measures import Report
+    from mmsearch.retriever.models.convert import ConvertProgress
     from mmsearch.retriever.seams import Embedder
     from mmsearch.retriever.search.question import Question
     from mmsearch.retriever.search.search import Searcher
@@ -463,12 +464,12 @@ def convert_model(
     *,
     family: str | None = None,
     dtype: str | None = None,
-    on_progress: Callable[[str], object] | None = None,
+    on_progress: "Callable[[ConvertProgress], object] | None" = None,
 ) -> "ModelInfo":
     """Write the model of ``source``, a pulled name or a folder, into ``target`` in our format.
 
     Pickled weights are read in a process that may do nothing else. Raises ModelNotFound,
-    BadCheckpoint.
+    BadCheckpoint, BadSetting for an unknown ``dtype``, and ConversionFailed.
     """
     from mmsearch.retriever.embedding.library import model_folder, model_info
     from mmsearch.retriever.models import convert

@@ -17,7 +17,7 @@ from mmsearch.cli.output import (
     visible,
     wants_json,
 )
-from mmsearch.cli.pulling import Listener
+from mmsearch.cli.progress import Listener
 from mmsearch.engine import (
     available_models,
     convert_model,
@@ -112,9 +112,9 @@ def pull(
         mmsearch model pull plume
         mmsearch model pull CUDAOUTOFMEMORY/PLUME-Qwen2-VL-2B@main
     """
-    with Listener() as listener:
+    with Listener("asking the hub") as listener:
         try:
-            model = pull_model(name, on_progress=listener.hear)
+            model = pull_model(name, on_progress=listener.pulling)
         except KeyboardInterrupt:
             say("interrupted: what has come is kept, pull it again to go on")
             raise
@@ -245,7 +245,10 @@ def convert(
     \b
         mmsearch model convert plume ./plume --dtype bfloat16
     """
-    model = convert_model(source, target, family=family, dtype=dtype, on_progress=say)
+    with Listener("looking at it") as listener:
+        model = convert_model(
+            source, target, family=family, dtype=dtype, on_progress=listener.converting
+        )
     if wants_json(as_json):
         print_json(model.as_dict())
     say(f"{target} is ready ({shown_bytes(model.size)}): mmsearch index PATH --model {target}")

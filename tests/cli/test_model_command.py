@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from published_folders import PLUME_TOKENS, write_published
 from toy_hub import ToyHub, a_hub_for
 
 from mmsearch.cli import main as command_line
-from mmsearch.cli import pulling
+from mmsearch.cli import progress
 from mmsearch.cli.output import shown_bytes
 from mmsearch.retriever.models.tiny import write_random_checkpoint
 
@@ -59,6 +60,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return {**files, "LICENSE": b"Apache-2.0"}
 
 
+@pytest.fixture(scope="module")
+def pickled(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """PLUME as its authors would have published it, had they pickled it."""
+    folder = tmp_path_factory.mktemp("pickled")
+    write_published(folder, tokens=PLUME_TOKENS, num_experts=2, pickled=True)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Files) -> Iterator[ToyHub]:
     """A hub with the tiny model under PLUME's name."""
@@ -84,9 +93,11 @@ def test_every_flag_has_help_and_every_command_an_example(command: str, run: Run
     assert examples(help_text)
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one != "convert"])
-def test_the_examples_in_the_help_run(command: str, hub: ToyHub, run: Run) -> None:
-    if command == "remove":
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_in_the_help_run(command: str, hub: ToyHub, run: Run, pickled: Files) -> None:
+    if command == "convert":
+        hub.publish(PLUME, pickled)
+    if command in ("remove", "convert"):
         run("pull", "plume")
     for example in examples(run(command, "--help").out):
         done = run(*shlex.split(example)[2:])
@@ -154,7 +165,7 @@ def test_all_adds_what_could_be_pulled_and_is_not_here(
 def test_progress_is_a_line_now_and_then_where_nobody_watches(
     hub: ToyHub, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulling, "_SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_SAY_EVERY_S", 0.0)
 
     said = run("pull", "plume").err.splitlines()
 
@@ -318,3 +329,32 @@ def test_verify_of_a_folder_that_is_no_model_says_so(hub: ToyHub, run: Run, tmp_
 
     assert done.code == 1
     assert done.out.startswith("wrong  mmsearch.json: mmsearch.json cannot be read")
+
+
+# ---------------------------------------------------------------- convert
+
+
+def test_a_pickled_model_is_pulled_converted_and_used(
+    hub: ToyHub, run: Run, pickled: Files
+) -> None:
+    hub.publish(PLUME, pickled)
+
+    refused = run("pull", "plume")
+    done = run("convert", "plume", "mine", "--dtype", "float32")
+
+    assert refused.code == 1
+    assert "its weights are pickles" in refused.err
+    assert refused.err.endswith(
+        "try: mmsearch model convert plume DIR, then name DIR with --model\n"
+    )
+    assert (done.code, done.json["path"], done.json["reasoner"]) == (0, "mine", "rollout")
+    assert run("verify", "./mine").code == 0
+
+
+def test_convert_keeps_what_is_there(hub: ToyHub, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+
+    done = run("convert", "default", "mine")
+
+    assert done.code == 1
+    assert "mine is there already" in done.err
