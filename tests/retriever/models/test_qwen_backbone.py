@@ -190,6 +190,18 @@ def test_going_on_step_by_step_is_the_same_as_at_once(
 
 
 @torch.inference_mode()
+def test_a_tail_is_gone_on_from_as_if_it_were_the_prompt(net: QwenBackbone) -> None:
+    batch = net.collate(list(ITEMS.values()), role=ROLE)
+    tail = states(5)
+    at_once, _ = net.prefill(batch, tail=tail)
+
+    _, cache = net.prefill(batch, tail=tail[:3], room=2)
+    further, _ = net.extend(tail[3:].expand(len(ITEMS), -1, -1), cache)
+
+    torch.testing.assert_close(further, at_once[:, -2:], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
 def test_recorded_steps_do_what_the_steps_do(net: QwenBackbone) -> None:
     batch = net.collate(list(ITEMS.values()), role=ROLE)
     given = states(len(ITEMS), 1)

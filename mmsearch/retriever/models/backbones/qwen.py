@@ -225,7 +225,7 @@ class QwenBackbone(nn.Module):
             ids[row, start:], mask[row, start:] = one.ids, True
             visual[row, start:] = one.types != TEXT
             positions[:, row, start:] = where.positions
-        cut = torch.cat(patches) if patches else torch.empty(0, self.geometry.channels)
+        nothing = torch.empty(0, self.geometry.channels, dtype=torch.uint8)
 
         def there(values: Any) -> Tensor:  # noqa: ANN401 - anything that makes a tensor
             tensor = torch.as_tensor(values)
@@ -239,7 +239,7 @@ class QwenBackbone(nn.Module):
             positions=there(positions),
             next_position=there([where.next_position for where in placed]),
             anchors=there([one.anchor for one in written]),
-            patches=there(cut.to(torch.uint8)),
+            patches=there(torch.cat([nothing, *patches])),
             grids=tuple(grid for one in written for grid in one.grids),
             places=there(np.flatnonzero(visual)),
             visual=there(visual),
