@@ -49,7 +49,7 @@ Dtype: TypeAlias = Annotated[
 Effort: TypeAlias = Annotated[
     int | None,
     typer.Option(
-        help="Latent steps, 0 up to what was trained; by default those of the index.",
+        help="Latent steps, 0 to what was trained; by default as the index or the model has it.",
         metavar="N",
         show_default=False,
     ),
@@ -58,7 +58,7 @@ Effort: TypeAlias = Annotated[
 MaxPixels: TypeAlias = Annotated[
     int | None,
     typer.Option(
-        help="The most pixels of a picture; by default those of the index.",
+        help="Larger pictures are brought down to so many pixels; by default likewise.",
         metavar="N",
         show_default=False,
     ),
@@ -67,7 +67,7 @@ MaxPixels: TypeAlias = Annotated[
 Dims: TypeAlias = Annotated[
     int | None,
     typer.Option(
-        help="Leading dimensions of a vector; by default those of the index.",
+        help="Leading dimensions kept of a vector; by default likewise.",
         metavar="N",
         show_default=False,
     ),

@@ -31,6 +31,11 @@ TOKENIZER_FILE = "tokenizer.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+# What may be asked for: a patch of 28 x 28 that readers pad a sliver to, and what Qwen-VL was
+# made for. More would let 48 pictures that wait to be embedded fill the memory.
+PIXELS = range(28 * 28, 16_384 * 28 * 28 + 1)
+
+
 class Layout(enum.StrEnum):
     """How the tensors in a folder are named."""
 
@@ -103,8 +108,9 @@ class ModelDescription:
                 raise BadSetting(f"effort {settings.effort}", reason)
             changes["effort"] = settings.effort
         if settings.max_pixels is not None:
-            if settings.max_pixels < 1:
-                raise BadSetting(f"max-pixels {settings.max_pixels}", "it is at least 1")
+            if settings.max_pixels not in PIXELS:
+                reason = f"it is {PIXELS[0]:,} to {PIXELS[-1]:,}"
+                raise BadSetting(f"max-pixels {settings.max_pixels}", reason)
             changes["max_pixels"] = settings.max_pixels
         if settings.dims is not None:
             if not 1 <= settings.dims <= self.dim:

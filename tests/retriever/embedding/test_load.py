@@ -99,7 +99,8 @@ def test_settings_change_the_space_and_the_vectors(thinking: Path) -> None:
         (ModelSettings(effort=-1), "effort -1"),
         (ModelSettings(dims=0), "dims 0"),
         (ModelSettings(dims=33), "32 dimensions"),
-        (ModelSettings(max_pixels=0), "at least 1"),
+        (ModelSettings(max_pixels=783), "784 to 12,845,056"),
+        (ModelSettings(max_pixels=12_845_057), "784 to 12,845,056"),
     ],
 )
 def test_a_setting_that_the_model_does_not_have_is_refused(
