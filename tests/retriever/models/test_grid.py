@@ -1,6 +1,7 @@
 """Every backbone with every way of thinking: none of them knows the other."""
 
 import functools
+import string
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from toy_thinking import mixed_items
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.models import tiny, tiny_qwen
 from mmsearch.retriever.models.checkpoint import REASONERS, Model, read_checkpoint, write_checkpoint
+from mmsearch.retriever.models.cot import Cot, CotConfig
 from mmsearch.retriever.models.description import ModelDescription, ModelSettings
-from mmsearch.values import Item, Role
+from mmsearch.values import Image, Item, Role
 
 FAMILIES = ("default", *tiny_qwen.FAMILIES)
 ITEMS = [*mixed_items(), Item(["a longer text, " * 12])]
@@ -108,6 +110,61 @@ def test_the_rollout_equals_a_recomputation_without_a_cache(family: str, effort:
         ]
 
     torch.testing.assert_close(gen, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_the_published_positions_hold_in_every_step_and_matter_after_pixels(family: str) -> None:
+    picture = Image(np.full((112, 112, 3), 90, dtype=np.uint8))
+    items = [*ITEMS, Item([picture, "a square"])]
+    description = tiny_qwen.tiny_description(
+        family, reasoner="rollout", position_mode="cache_length"
+    )
+    published = tiny_qwen.random_qwen(description).backbone
+    _, model = made(family, "rollout")  # the same weights
+    contiguous, reasoner = model.backbone, model.reasoner
+
+    with torch.inference_mode():
+        gen = reasoner.think(published, published.collate(items, role=Role.QUERY), effort=2)["gen"]
+        expected = [
+            plain_rollout(published, reasoner, published.collate([item], role=Role.QUERY), 2)
+            for item in items
+        ]
+        batch = contiguous.collate(items, role=Role.QUERY)
+        other = reasoner.think(contiguous, batch, effort=2)["gen"]
+
+    torch.testing.assert_close(gen, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gen[0], other[0])  # of words alone
+    assert (gen[-1] - other[-1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_thoughts_of_unequal_length_are_those_of_a_loop_of_one_row(family: str) -> None:
+    _, model = made(family, "cot")
+    backbone = model.backbone
+    ends = tuple(string.ascii_letters + string.digits)  # so that many a thought ends early
+    reasoner = Cot(CotConfig(max_new_tokens=12, ends=ends), backbone)
+    gen, stops = backbone.tokens("<gen_emb>")[0], backbone.tokens("".join(ends))
+
+    def written(item: Item) -> tuple[torch.Tensor, int]:
+        hidden, cache = backbone.prefill(backbone.collate([item], role=Role.QUERY), room=13)
+        for length in range(13):
+            token = int(backbone.logits(hidden[:, -1]).argmax())
+            ended = length == 12 or token in (gen, *stops)
+            ids = torch.tensor([[gen if ended else token]])
+            hidden, cache = backbone.extend(backbone.embed(ids), cache)
+            if ended:
+                break
+        return hidden[0, -1], length
+
+    with torch.inference_mode():
+        expected = [written(item) for item in ITEMS]
+        batch = backbone.collate(ITEMS, role=Role.QUERY)
+        readouts = reasoner.think(backbone, batch, effort=0)["gen"]
+
+    torch.testing.assert_close(
+        readouts, torch.stack([readout for readout, _ in expected]), atol=1e-5, rtol=1e-5
+    )
+    assert len({length for _, length in expected}) > 1
 
 
 @every_family
