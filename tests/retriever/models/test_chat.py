@@ -380,6 +380,10 @@ def test_more_pictures_than_fit_at_their_smallest_are_refused(role: Role) -> Non
         write(chat(max_tokens=300), Item([picture(560, 560)] * 5), role=role)
 
 
+def test_half_a_character_is_replaced() -> None:
+    assert spelled(write(chat(), Item("a\udcffb")))[1] == "a\N{REPLACEMENT CHARACTER}b"
+
+
 def test_a_document_of_any_length_is_written_at_once() -> None:
     written = write(chat(max_tokens=300), Item("word " * 2_000_000))
 

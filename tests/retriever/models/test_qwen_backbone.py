@@ -22,7 +22,7 @@ from transformers import (
 from mmsearch.errors import BadItem
 from mmsearch.retriever.models.backbones.patches import normalise
 from mmsearch.retriever.models.backbones.positions import FILM, IMAGE, TEXT
-from mmsearch.retriever.models.backbones.qwen import QwenBackbone
+from mmsearch.retriever.models.backbones.qwen import QwenBackbone, padded_length
 from mmsearch.retriever.models.checkpoint import Model, build_model, read_checkpoint
 from mmsearch.retriever.models.policy import VisualPolicy
 from mmsearch.retriever.models.prompts import ChatFormat
@@ -240,6 +240,13 @@ def test_gradients_reach_the_eyes_and_the_words(net: QwenBackbone) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize(
+    ("longest", "device", "length"), [(33, "cpu", 33), (33, "cuda", 64), (64, "cuda:1", 64)]
+)
+def test_a_gpu_is_given_few_lengths(longest: int, device: str, length: int) -> None:
+    assert padded_length(longest, torch.device(device)) == length
+
+
 # ------------------------------------------------------------------ what counts, and what does not
 
 
@@ -391,6 +398,7 @@ def test_the_work_of_an_item_is_known_before_it_is_done(net: QwenBackbone) -> No
         real = int(net.collate([item], role=ROLE).mask.sum())
         assert real <= net.num_tokens(item) + 20 <= real + 60
     assert net.num_tokens(Item("bus " * 10_000)) == net.config.max_tokens
+    assert net.num_tokens(Item("\u6f22\udcff")) == net.num_tokens(Item("abcd"))
 
 
 def test_memory_of_a_token_is_that_of_the_published_sizes() -> None:

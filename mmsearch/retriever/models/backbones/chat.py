@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 BLANK_SIDE = 28  # pixels of the white picture
 MIN_SHOWN_PIXELS = 224 * 224  # of a picture or a frame that has to give way to other parts
 CHARACTERS_LOOKED_AT = 32  # of a document, for each of max_tokens; nobody's words average so many
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no tokenizer takes
 PLACES = re.compile(r"(\{(?:prompt|parts|visuals|text)\})")
 
 
@@ -187,7 +188,7 @@ class Chat:
         """Return a text in which nothing is a special token."""
         if role is Role.DOCUMENT:
             text = text[: self.max_tokens * CHARACTERS_LOOKED_AT]
-        return self.specials.sub(r"\1 ", text)
+        return self.specials.sub(r"\1 ", SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
 
     def _draft(self, parts: Sequence[ShownPart], words: Sequence[str], role: Role) -> _Draft:
         """Return the conversation around the parts, their texts replaced by ``words``."""

@@ -37,7 +37,7 @@ from mmsearch.retriever.models.prompts import ChatFormat, Prompts
 from mmsearch.values import Frames, Item, Role, Text
 
 POSITION_MODES = ("contiguous", "cache_length")
-CHARACTERS_PER_TOKEN = 4  # of English prose, about
+BYTES_PER_TOKEN = 4  # of UTF-8 in any script, about
 TOKENS_OF_TIME = 8  # "<1.5 seconds>" and what encloses a moment of a film, about
 CUDA_STEP = 32  # lengths are multiples of it on a GPU, so that recorded graphs serve again
 
@@ -152,7 +152,8 @@ class QwenBackbone(nn.Module):
         total = self.num_template_tokens
         for part in item.parts:
             if isinstance(part, Text):
-                total += min(len(part.text) // CHARACTERS_PER_TOKEN + 1, self.config.max_tokens)
+                num_bytes = len(part.text.encode("utf-8", "replace"))
+                total += min(num_bytes // BYTES_PER_TOKEN + 1, self.config.max_tokens)
                 continue
             is_film, frames = isinstance(part, Frames), 1
             if is_film:
@@ -214,9 +215,7 @@ class QwenBackbone(nn.Module):
     ) -> QwenBatch:
         """Return the rows as one batch, left-padded, on the backbone's device."""
         device = self._table.device
-        length = max(len(one.ids) for one in written)
-        if device.type == "cuda":
-            length = -(-length // CUDA_STEP) * CUDA_STEP
+        length = padded_length(max(len(one.ids) for one in written), device)
         ids = np.zeros((len(written), length), dtype=np.int64)
         mask, visual = np.zeros(ids.shape, dtype=bool), np.zeros(ids.shape, dtype=bool)
         positions = np.zeros((3, *ids.shape), dtype=np.int64)
@@ -308,6 +307,12 @@ class QwenBackbone(nn.Module):
         """The input embeddings ``[vocabulary, D]``."""
         table: Tensor = self.language.get_parameter("embed_tokens.weight")
         return table
+
+
+def padded_length(longest: int, device: torch.device) -> int:
+    """Return how long a batch is made whose longest row has ``longest`` tokens."""
+    step = CUDA_STEP if device.type == "cuda" else 1
+    return -(-longest // step) * step
 
 
 def _text_sizes(hf: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of three classes
