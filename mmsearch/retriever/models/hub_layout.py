@@ -116,6 +116,9 @@ def describe_parts(
     _check_tokens(folder, fields, words, _rows(hf))
     chat = replace(fields.chat, template=f"{words.before}{fields.chat.template}{words.after}")
     reasoner_config = dict(fields.reasoner_config)
+    if fields.reasoner == "cot" and not (_is_tied(config) or _has_head(tensors)):
+        reason = f"it has no lm_head, without which {fields.title} writes no thought"
+        raise BadCheckpoint(folder, reason)
     if name == "plume":
         reasoner_config |= _steps(folder) | _adapter(folder, tensors, reasoner_config["adapter"])
     sides = [(query, segment) for query in View for segment in View]
@@ -314,13 +317,21 @@ def _hf(
     if text.get("hidden_size") not in (None, width):
         reason = f"{CONFIG_FILE} says width {text['hidden_size']}, and its weights have {width}"
         raise BadCheckpoint(folder, reason)
-    said_tied = hf.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
-    has_head = any(name.endswith("lm_head.weight") for name in tensors)
+    is_tied = _is_tied(hf) or not _has_head(tensors)
     for fields in (text, hf):  # nested or not, transformers asks at the top as well
         if fields is text or "vocab_size" in fields:
             fields["vocab_size"] = rows
-        fields["tie_word_embeddings"] = bool(said_tied) or not has_head
+        fields["tie_word_embeddings"] = is_tied
     return hf, width
+
+
+def _is_tied(hf: Mapping[str, Any]) -> bool:
+    nested = hf.get("text_config") or {}
+    return bool(hf.get("tie_word_embeddings", nested.get("tie_word_embeddings", False)))
+
+
+def _has_head(tensors: Iterable[str]) -> bool:
+    return any(name.endswith("lm_head.weight") for name in tensors)
 
 
 def _the_model(fields: Mapping[str, Any]) -> dict[str, Any]:
