@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmsearch.retriever.models.adapter import AdapterConfig, LatentAdapter
 from mmsearch.retriever.models.none import prefix_readouts
-from mmsearch.retriever.models.vocabulary import ids_on
+from mmsearch.retriever.models.vocabulary import forced_tokens, ids_on
 from mmsearch.retriever.seams import Backbone, Batch, Cache
 
 CONTEXTS = ("disc", "prefix_last", "none")
@@ -55,9 +55,7 @@ class Rollout(nn.Module):
         if config.context not in CONTEXTS:
             raise ValueError(f"context is one of {', '.join(CONTEXTS)}, not {config.context!r}")
         self.config, self.dim = config, backbone.width
-        self.suffix = tuple(backbone.tokens(config.suffix))
-        if not self.suffix:
-            raise ValueError("the suffix needs a token to read out")
+        self.suffix = forced_tokens(backbone, config.suffix)
         self.adapter: LatentAdapter | None = None
         if config.adapter is not None:
             self.adapter = LatentAdapter(backbone.width, config.adapter)

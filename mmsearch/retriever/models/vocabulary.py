@@ -7,6 +7,23 @@ from torch import Tensor
 
 from mmsearch.retriever.seams import Backbone, Batch, Cache
 
+# PLUME's own tokens; a vocabulary that lacks one would read its letters instead, in silence.
+SPELLED = ("<gen_emb>", "<disc_emb>", "<bot>", "<eot>", "<ct>")
+
+
+def forced_tokens(backbone: Backbone[Batch, Cache], text: str) -> tuple[int, ...]:
+    """Return the ids of a text that is put into a model's mouth.
+
+    Raises ValueError where the text is empty, or names a token that the vocabulary lacks.
+    """
+    for token in SPELLED:
+        if token in text:
+            single_token(backbone, token)
+    ids = tuple(backbone.tokens(text))
+    if not ids:
+        raise ValueError("a text that is read out needs a token")
+    return ids
+
 
 def single_token(backbone: Backbone[Batch, Cache], text: str) -> int:
     """Return the id of a special token; ValueError where the vocabulary lacks it."""

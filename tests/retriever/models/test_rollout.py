@@ -115,6 +115,7 @@ def test_more_steps_than_it_was_trained_with_are_refused(
     [
         ({"context": "mood"}, "not 'mood'"),
         ({"suffix": ""}, "needs a token"),
+        ({"suffix": "<eot>~"}, "no token '<eot>'"),  # else its letters would be the suffix
         ({"steps": -1}, "count from 0"),
     ],
 )
