@@ -380,6 +380,11 @@ def test_more_pictures_than_fit_at_their_smallest_are_refused(role: Role) -> Non
         write(chat(max_tokens=300), Item([picture(560, 560)] * 5), role=role)
 
 
+def test_nothing_at_all_is_refused() -> None:
+    with pytest.raises(BadItem, match="no words and no pixels"):
+        write(chat(ChatFormat(template="{parts}")), Item(""))
+
+
 def test_half_a_character_is_replaced() -> None:
     assert spelled(write(chat(), Item("a\udcffb")))[1] == "a\N{REPLACEMENT CHARACTER}b"
 

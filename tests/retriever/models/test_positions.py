@@ -32,26 +32,28 @@ PROMPTS: dict[str, list[int | Grid]] = {
 }
 
 
-def types_of(prompt: list[int | Grid]) -> np.ndarray:
-    runs = [
-        [TEXT] * part
-        if isinstance(part, int)
-        else [IMAGE if part.frames == 1 else FILM] * part.num_tokens(2)
-        for part in prompt
-    ]
-    return np.array([kind for run in runs for kind in run], dtype=np.int8)
-
-
 def moment_by_moment(prompt: list[int | Grid]) -> list[int | Grid]:
     """Return what Qwen3-VL reads: a film's moments apart, their seconds in words before."""
     split: list[int | Grid] = []
     for part in prompt:
         if isinstance(part, Grid) and part.frames > 1:
-            for _ in range(part.frames):
-                split += [3, part._replace(frames=1)]
+            split += [3, part] * part.frames
         else:
             split.append(part)
     return split
+
+
+def written(prompt: list[int | Grid], *, split: bool) -> tuple[np.ndarray, list[Grid]]:
+    """Return the type of each token, and the grid of each run of features."""
+    types: list[int] = []
+    runs: list[Grid] = []
+    for part in moment_by_moment(prompt) if split else prompt:
+        if isinstance(part, int):
+            types += [TEXT] * part
+            continue
+        runs.append(part._replace(frames=1) if split else part)
+        types += [IMAGE if part.frames == 1 else FILM] * runs[-1].num_tokens(2)
+    return np.array(types, dtype=np.int8), runs
 
 
 @pytest.mark.parametrize("seconds", [1.0, 0.4, 2 / 3])
@@ -61,45 +63,32 @@ def test_positions_are_those_of_transformers(family: str, name: str, seconds: fl
     config_type, model_type = MODELS[family]
     with torch.device("meta"):
         model = model_type(config_type(**tiny_hf(family)))
-    prompt = PROMPTS[name]
-    whole = [part for part in prompt if isinstance(part, Grid)]
-    stills = [grid for grid in whole if grid.frames == 1]
-    films = [grid for grid in whole if grid.frames > 1]
-    types = types_of(prompt)
-    if family == "qwen3_vl":
-        prompt = moment_by_moment(prompt)
-        lengths = [part if isinstance(part, int) else part.num_tokens(2) for part in prompt]
-        films_left = [grid for grid in prompt if isinstance(grid, Grid)]
-        kinds = [FILM if grid.frames > 1 else IMAGE for grid in whole for _ in range(grid.frames)]
-        left = iter(kinds)
-        runs = [TEXT if isinstance(part, int) else next(left) for part in prompt]
-        types = np.repeat(np.array(runs, dtype=np.int8), lengths)
-        whole_runs = films_left
-    else:
-        whole_runs = whole
-    extra = {}
-    if family == "qwen2_5_vl" and films:
-        extra["second_per_grid_ts"] = torch.tensor([seconds] * len(films))
+    grids = [part for part in PROMPTS[name] if isinstance(part, Grid)]
+    stills = [grid for grid in grids if grid.frames == 1]
+    films = [grid for grid in grids if grid.frames > 1]
+    types, runs = written(PROMPTS[name], split=family == "qwen3_vl")
+    tells_time = family == "qwen2_5_vl"
+    time = {"second_per_grid_ts": torch.full((len(films),), seconds)} if tells_time else {}
 
     expected, deltas = model.get_rope_index(
         torch.zeros(1, len(types), dtype=torch.long),
         torch.from_numpy(types).int()[None],
         image_grid_thw=torch.tensor(stills) if stills else None,
         video_grid_thw=torch.tensor(films) if films else None,
-        **extra,
+        **time,
     )
 
-    tells_time = family == "qwen2_5_vl"
-    moments = [2 * seconds if tells_time and run.frames > 1 else 1.0 for run in whole_runs]
-    placed = place(types, whole_runs, moments, merge=2)
+    # The tiny configuration has two positions a second.
+    moments = [2 * seconds if tells_time and run.frames > 1 else 1.0 for run in runs]
+    placed = place(types, runs, moments, merge=2)
     np.testing.assert_array_equal(placed.positions, expected[:, 0].numpy())
     assert placed.next_position == len(types) + int(deltas)
 
 
 def test_pictures_that_touch_are_told_apart_by_their_sizes() -> None:
-    apart = place(
-        types_of([Grid(1, 4, 4), Grid(1, 2, 6)]), [Grid(1, 4, 4), Grid(1, 2, 6)], [1, 1], merge=2
-    )
+    types, runs = written([Grid(1, 4, 4), Grid(1, 2, 6)], split=False)
+
+    apart = place(types, runs, [1, 1], merge=2)
 
     np.testing.assert_array_equal(
         apart.positions,

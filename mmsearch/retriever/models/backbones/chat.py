@@ -182,6 +182,8 @@ class Chat:
             if role is Role.QUERY or not self._cut(draft, words, over):
                 raise BadItem(f"it takes {num_tokens} tokens of {self.max_tokens}")
             draft = self._draft(parts, words, role)
+        if num_tokens == 0:
+            raise BadItem("it has no words and no pixels")
         return self._expanded(draft, shown, grids, max_pixels)
 
     def _as_words(self, text: str, role: Role) -> str:
