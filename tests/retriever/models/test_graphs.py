@@ -211,11 +211,15 @@ def test_one_recording_serves_batches_of_many_sizes(half: TextHalf, recorder: Cp
     assert len(recorder.recordings) == 1
 
 
-def test_a_batch_as_large_as_its_suffix_is_long_is_right(half: TextHalf) -> None:
+def test_a_batch_as_large_as_its_suffix_is_long_is_right(
+    half: TextHalf, recorder: CpuRecorder
+) -> None:
     lengths = (9, 4, 2, 1, 7)  # five rows, as SUFFIX has five tokens
 
     for seed in range(4):
         assert_near(thought(half, lengths, seed), called(half, lengths, seed))
+
+    assert [recording.replays >= 3 for recording in recorder.recordings] == [True]
 
 
 def test_what_replays_return_is_not_overwritten(half: TextHalf) -> None:

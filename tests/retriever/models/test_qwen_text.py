@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     Qwen2_5_VLTextConfig,
@@ -364,15 +366,31 @@ def test_packed_projections_compute_the_same_and_keep_names_and_memory(family: s
         assert_near(half.extend(more, cache)[0], plain.extend(more, own)[0])
 
 
-def test_packed_projections_are_what_is_computed_with(half: TextHalf) -> None:
+@pytest.mark.parametrize(("grad", "calls"), [(False, 0), (True, 3 * 5)])
+def test_packed_projections_are_used_where_nothing_is_learnt(
+    half: TextHalf, grad: bool, calls: int
+) -> None:
     half.pack()
-    half._packed[0].gate_up.zero_()
+    called: list[nn.Module] = []
+    for name, module in half.language.named_modules():
+        if name.endswith(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")):
+            module.register_forward_hook(lambda module, args, output: called.append(module))
 
-    assert all(
-        not weight.any()
-        for name, weight in half.language.state_dict().items()
-        if name in ("layers.0.mlp.gate_proj.weight", "layers.0.mlp.up_proj.weight")
-    )
+    with torch.set_grad_enabled(grad):
+        half.prefill(**batch(), room=0)
+
+    assert len(called) == calls
+
+
+def test_a_packed_checkpoint_can_be_written(half: TextHalf, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in half.language.state_dict().items()}
+    half.pack()
+
+    save_file(half.language.state_dict(), tmp_path / "model.safetensors")
+
+    after = load_file(tmp_path / "model.safetensors")
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_weights_moved_after_packing_are_the_ones_used(half: TextHalf) -> None:

@@ -252,6 +252,7 @@ class StepGraphs:
                     raise
                 except Exception as error:  # whatever a driver may object to
                     self._broken = True
+                    self._idle.clear()
                     logger.warning("latent steps run unrecorded: %s", str(error).split("\n")[0])
                     return plain
             remember(arena.graphs, key, recorded, most=self.most_graphs)
