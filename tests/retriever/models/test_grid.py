@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from plain_plume import plain_rollout
+from test_graphs import TracingRecorder
 from toy_thinking import mixed_items
 
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.models import tiny, tiny_qwen
+from mmsearch.retriever.models.backbones.graphs import StepGraphs
 from mmsearch.retriever.models.checkpoint import REASONERS, Model, read_checkpoint, write_checkpoint
 from mmsearch.retriever.models.cot import Cot, CotConfig
 from mmsearch.retriever.models.description import ModelDescription, ModelSettings
@@ -110,6 +112,26 @@ def test_the_rollout_equals_a_recomputation_without_a_cache(family: str, effort:
         ]
 
     torch.testing.assert_close(gen, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_recorded_latent_steps_compute_what_called_ones_do(family: str) -> None:
+    recorder = TracingRecorder()  # replays a list of operations, as a CUDA graph does
+    recorded = tiny_qwen.random_qwen(tiny_qwen.tiny_description(family, reasoner="rollout"))
+    recorded.backbone.text_half.graphs = StepGraphs(recorder)
+    _, called = made(family, "rollout")
+    batches = [ITEMS[:3], ITEMS[:3], ITEMS[2:5], ITEMS[:2], ITEMS[1:4]]
+
+    with torch.inference_mode():
+        for items in batches:
+            batch = called.backbone.collate(items, role=Role.QUERY)
+            gen = recorded.reasoner.think(recorded.backbone, batch, effort=2)["gen"]
+            expected = called.reasoner.think(called.backbone, batch, effort=2)["gen"]
+            torch.testing.assert_close(gen, expected, atol=1e-5, rtol=1e-5)
+
+    # Steps of one model are equal, so that few recordings serve all batches.
+    assert 1 <= len(recorder.recordings) <= 2
+    assert sum(recording.replays for recording in recorder.recordings) >= 3
 
 
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
