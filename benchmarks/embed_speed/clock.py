@@ -17,7 +17,7 @@ import torch
 Result = TypeVar("Result")
 
 MATMUL_SIDE = {"cuda": 8_192, "cpu": 1_024}
-COPY_BYTES = {"cuda": 4 << 30, "cpu": 256 << 20}  # several times what any cache holds
+COPY_BYTES = {"cuda": 4 << 30, "cpu": 64 << 20}  # several times what any cache holds
 CEILING_RUNS = 20
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -127,7 +127,7 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOP/s of a large matrix product of random numbers, the median of 20."""
     side = MATMUL_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    runs = in_turn({"matmul": lambda: a @ b}, device, rounds=CEILING_RUNS, seconds=5.0, least=8)
+    runs = in_turn({"matmul": lambda: a @ b}, device, rounds=CEILING_RUNS, seconds=2.0, least=8)
     return 2 * side**3 / statistics.median(runs["matmul"].seconds[3:])
 
 
@@ -136,6 +136,6 @@ def copy_ceiling(device: torch.device) -> float:
     source = torch.randint(0, 127, (COPY_BYTES[device.type],), dtype=torch.int8, device=device)
     target = torch.empty_like(source)
     runs = in_turn(
-        {"copy": lambda: target.copy_(source)}, device, rounds=CEILING_RUNS, seconds=5.0, least=8
+        {"copy": lambda: target.copy_(source)}, device, rounds=CEILING_RUNS, seconds=2.0, least=8
     )
     return 2 * source.numel() / statistics.median(runs["copy"].seconds[3:])
