@@ -153,22 +153,28 @@ class LatentEmbedder:
         """Return the unit vectors ``[B, d]`` of a batch, in halves where it does not fit."""
         alone = len(cut.rows) == 1
         if alone or cut.tokens <= self._budget.tokens:  # else it was cut before that fell
-            vectors = None if batch is None else self._embed_batch(batch)
+            vectors = self._embed_batch(batch)
             if vectors is not None:
                 return vectors
-            if alone:
-                raise OutOfMemory(str(self._device))
-            self._budget.did_not_fit(cut.tokens)
+            if not alone:
+                self._budget.did_not_fit(cut.tokens)
         del batch
         free_memory(self._device)
+        if alone:  # once more: what another thread held may be free by now
+            vectors = self._embed_batch(collate(cut))
+            if vectors is None:
+                raise OutOfMemory(str(self._device))
+            return vectors
         return torch.cat([self._compute(half, collate(half), collate) for half in cut.halves()])
 
     @torch.inference_mode()
-    def _embed_batch(self, batch: Batch) -> Tensor | None:
-        """Return unit vectors ``[B, d]`` on the device, or None where memory ran out.
+    def _embed_batch(self, batch: Batch | None) -> Tensor | None:
+        """Return unit vectors ``[B, d]`` on the device; None for None, or if memory ran out.
 
         None and no exception: the exception would hold the tensors that filled the memory.
         """
+        if batch is None:
+            return None
         backbone, head = self._model.backbone, self._model.head
         try:
             with on_device(self._device):

@@ -386,6 +386,21 @@ def test_one_item_alone_that_does_not_fit_is_an_error_that_names_the_device(
     assert len(small.embed([short, short])) == 2
 
 
+@pytest.mark.parametrize("where", ["readouts", "collate"])
+def test_one_item_alone_is_tried_once_more_when_the_memory_may_be_free_again(
+    embedder: LatentEmbedder, short_of_memory: ShortOfMemory, where: str
+) -> None:
+    def error() -> Exception:
+        memory.tokens = 100  # another thread is done
+        return MemoryError()
+
+    small, memory = short_of_memory(tokens=1, error=error, where=where)
+    item = Item(["abc"])
+
+    np.testing.assert_allclose(small.embed([item]), embedder.embed([item]), atol=1e-5)
+    assert (len(memory.tried), small.batch_tokens) == (2, 512)
+
+
 def test_another_error_is_not_taken_for_a_lack_of_memory(
     short_of_memory: ShortOfMemory,
 ) -> None:
