@@ -110,34 +110,15 @@ class Hub:
         deleted, so that the next try begins anew.
         """
         sums = _Sums(file)
-        waits = list(_WAITS_S)
         try:
             with target.open("ab+") as out:
-                resumed = sums.read(out)
-                while sums.size < file.size or (resumed and not sums.match):
-                    if sums.size >= file.size:  # what an earlier run left was something else
-                        resumed = 0
-                        sums.restart(out)
-                    on_bytes(sums.size, 0)
-                    before = sums.size
-                    try:
-                        self._take(listing, file, out, sums, on_bytes)
-                        if sums.size <= before:
-                            break  # a whole answer, and not one byte of the rest
-                    except Exception as error:
-                        if sums.size > before:
-                            waits = list(_WAITS_S)
-                        elif not (waits and _is_transient(error)):
-                            raise
-                        else:
-                            time.sleep(waits.pop(0))
-                        log.info("%s: %s; going on at byte %d", file.name, error, sums.size)
-                on_bytes(sums.size, 0)
-                out.flush()
+                left = sums.read(out)
+                self._take_all(listing, file, out, sums, on_bytes)
+                if left and not sums.match:  # an earlier run left something else
+                    sums.restart(out)
+                    self._take_all(listing, file, out, sums, on_bytes)
                 os.fsync(out.fileno())
-        except DownloadFailed:
-            raise
-        except Exception as error:
+        except (_http_error(), OSError) as error:
             raise self._explained(error) from None
         if not sums.match:
             target.unlink()
@@ -146,6 +127,32 @@ class Hub:
                 f"mmsearch model pull {self._name} fetches it anew",
             )
         return sums.sha256
+
+    def _take_all(
+        self,
+        listing: Listing,
+        file: HubFile,
+        out: BinaryIO,
+        sums: "_Sums",
+        on_bytes: Callable[[int, int], object],
+    ) -> None:
+        """Append the rest of ``file``, in as many answers as it takes while something comes."""
+        on_bytes(sums.size, 0)
+        waits = list(_WAITS_S)
+        while sums.size < file.size:
+            before = sums.size
+            try:
+                self._take(listing, file, out, sums, on_bytes)
+                if sums.size <= before:
+                    return  # a whole answer, and not one byte of the rest
+            except _http_error() as error:
+                log.info("%s: %s; at byte %d", file.name, error, sums.size)
+                if sums.size > before:
+                    waits = list(_WAITS_S)
+                elif waits and _is_transient(error):
+                    time.sleep(waits.pop(0))
+                else:
+                    raise
 
     def _take(
         self,
@@ -174,7 +181,7 @@ class Hub:
                 sums.update(block)
                 on_bytes(sums.size, len(block))
                 if sums.size > file.size:
-                    return  # not the file that was described, however much may follow
+                    break  # not the file that was described, however much may follow
         out.flush()
 
     # ------------------------------------------------------------ what went wrong

@@ -357,10 +357,37 @@ def test_a_file_that_is_not_the_one_described_is_refused_and_dropped(
     with pytest.raises(DownloadFailed, match=f"{file} is not the file that the hub describes"):
         pull(NAME)
 
+    assert not (parts_folder(NAME) / published / file).exists()
     with pytest.raises(ModelNotFound):
         model_folder(NAME)
     hub.manners.altered = set()
     assert pull(NAME).path.name == published
+
+
+@pytest.mark.parametrize("ignores_ranges", [False, True])
+def test_a_file_that_is_too_short_is_not_asked_for_for_ever(
+    hub: ToyHub, published: str, ignores_ranges: bool
+) -> None:
+    hub.manners.short = {WEIGHTS}
+    hub.manners.ignores_ranges = ignores_ranges
+
+    with pytest.raises(DownloadFailed, match=f"{WEIGHTS} is not the file"):
+        pull(NAME)
+
+    assert len(weight_requests(hub)) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), BrokenPipeError("mine too")])
+def test_an_error_of_the_listener_ends_the_pull(
+    hub: ToyHub, published: str, error: Exception
+) -> None:
+    def listen(progress: PullProgress) -> NoReturn:
+        raise error
+
+    with pytest.raises((type(error), DownloadFailed)):
+        pull(NAME, on_progress=listen)
+
+    assert weight_requests(hub) == []
 
 
 def test_two_pulls_at_once_fetch_it_once(hub: ToyHub, published: str, tiny: Files) -> None:

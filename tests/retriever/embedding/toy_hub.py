@@ -63,6 +63,7 @@ class Manners:
     token:       what a request must bring
     cut_at:      bytes after which the next answer with weights breaks off, once each
     altered:     files that are served with one bit changed
+    short:       files that are served without their last byte, as though they were whole
     ignores_ranges: whether a range is answered with the whole file
     page:        what is sent instead of a listing: a hotel's log-in page, say
     """
@@ -72,6 +73,7 @@ class Manners:
     token: str = ""
     cut_at: list[int] = field(default_factory=list)
     altered: set[str] = field(default_factory=set)
+    short: set[str] = field(default_factory=set)
     ignores_ranges: bool = False
     page: str = ""
 
@@ -167,6 +169,8 @@ class ToyHub:
         how = self.manners
         if name in how.altered:
             data = data[:-1] + bytes([data[-1] ^ 1])
+        if name in how.short:
+            data = data[:-1]
         begin = 0
         if (asked := request.headers["Range"]) and not how.ignores_ranges:
             begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])  # type: ignore[index]
