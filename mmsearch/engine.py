@@ -290,8 +290,8 @@ class Engine:
 
         group: only the best hit of each document
         ocr:   read the words in the query's pictures too
-        Raises EmptyQuery, BadFilter, UnreadableFile for the query's own media, and
-        ValueError for ``k < 1``.
+        Raises EmptyQuery, BadFilter, UnreadableFile for the query's own media, BadItem or
+        OutOfMemory where they are too much for the model, and ValueError for ``k < 1``.
         """
         asked = Query(query) if isinstance(query, str) else query
         return self._searcher().search(self._question(asked, ocr=ocr), k=k, group=group)

@@ -138,7 +138,8 @@ class Embedder(Protocol):
         """Return float32 ``[n, d]``, one unit row an item, in the order given.
 
         An item's vector does not depend on the others in the call (contract 4).
-        Raises BadVectors where the network computes NaN or infinity.
+        Raises BadVectors where the network computes NaN or infinity, BadItem for one that
+        is longer than the model can read, OutOfMemory for one that alone does not fit.
         """
         ...
 
