@@ -94,11 +94,15 @@ class FullRecorder(CpuRecorder):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-class ForgetfulRecorder(CpuRecorder):
-    """Records something else than it was given."""
+class WrongRecorder(CpuRecorder):
+    """Records so many times what it was given."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
 
     def record(self, function: Callable[[], Tensor], device: torch.device) -> Again:
-        return super().record(lambda: -function(), device)
+        return super().record(lambda: self.factor * function(), device)
 
 
 @dataclass(frozen=True)
@@ -307,8 +311,11 @@ def test_a_driver_that_objects_costs_one_warning(caplog: pytest.LogCaptureFixtur
     ]
 
 
-def test_a_recording_of_something_else_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    half = half_with(ForgetfulRecorder())
+@pytest.mark.parametrize("factor", [-1.0, 1.5, torch.nan])
+def test_a_recording_of_something_else_is_not_used(
+    caplog: pytest.LogCaptureFixture, factor: float
+) -> None:
+    half = half_with(WrongRecorder(factor))
 
     with caplog.at_level(logging.WARNING):
         for seed in range(4):

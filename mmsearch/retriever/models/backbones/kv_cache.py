@@ -78,15 +78,22 @@ class KVCache:
         return replace(grown, next_position=self.next_position, length=self.length)
 
 
-def allocate(shape: BufferShape) -> KVCache:
-    """Return a cache without a place written, in buffers that hold zeros.
+def buffers(shape: BufferShape) -> Tensor:
+    """Return zeros for all keys and values, ``[2, layers, rows, kv_heads, places, head_dim]``.
 
-    They are ordinary tensors even in inference mode, so that they can be written outside
+    They are an ordinary tensor even in inference mode, so that it can be written outside
     of it as well.
     """
     sizes = (2, shape.layers, shape.rows, shape.kv_heads, shape.places, shape.head_dim)
     with torch.inference_mode(False), torch.no_grad():
-        keys, values = torch.zeros(sizes, dtype=shape.dtype, device=shape.device)
+        return torch.zeros(sizes, dtype=shape.dtype, device=shape.device)
+
+
+def allocate(shape: BufferShape, joint: Tensor | None = None) -> KVCache:
+    """Return a cache without a place written, over ``joint`` or buffers of its own."""
+    joint = buffers(shape) if joint is None else joint
+    with torch.inference_mode(False), torch.no_grad():
+        keys, values = joint
         mask = torch.ones(shape.rows, shape.places, dtype=torch.bool, device=shape.device)
         next_position = torch.zeros(shape.rows, dtype=torch.long, device=shape.device)
         return KVCache(tuple(keys), tuple(values), mask, next_position, 0)
