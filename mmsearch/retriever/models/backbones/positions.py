@@ -5,7 +5,9 @@
 Algorithm: multimodal rotary position embedding, Qwen2-VL (arXiv 2409.12191), section 2.1.
 Words count on by one on all three axes. The tokens of a picture share one moment and count
 rows and columns; those of a film count moments as well. What follows a picture or a film
-goes on after its longer side, as in transformers from 5.17 on.
+goes on after its longer side, as in transformers from 5.3 on. Until 5.2 it went on after the
+largest position of all three axes, which is another one where a film has more moments than
+tokens along its longer side: of eight frames at half a megapixel, none has.
 
 Pure numpy on one row: nothing is kept, so threads and batches cannot disturb one another.
 """
