@@ -160,6 +160,51 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
         (lambda fields: fields["backbone"]["config"].update(colour=1), "colour"),
         (lambda fields: fields.update(dim=7), "it says 7 dimensions and is built for 32"),
         (lambda fields: fields["calibration"].append({"query": "smell"}), "incomplete"),
+        (lambda fields: fields.update(prompts={"query": 3, "document": ""}), "prompts query 3"),
+        (lambda fields: fields.update(prompts={"title": ""}), "incomplete.*title"),
+        (lambda fields: fields.update(prompts=None), "incomplete"),
+        (lambda fields: fields.update(max_pixels=-1), "max_pixels -1, which is no whole number"),
+        (lambda fields: fields.update(max_pixels="many"), "max_pixels 'many'"),
+        (lambda fields: fields.update(max_frames=0), "max_frames 0"),
+        (lambda fields: fields.update(dim=True), "dim True"),
+        (lambda fields: fields.update(dims=33), "dims 33 of 32"),
+        (lambda fields: fields.update(name=None), "name None, which is no text"),
+        (lambda fields: fields.update(layout="theirs"), "incomplete.*theirs"),
+        (lambda fields: fields.update(sha256=[]), "files \\[\\], which is no object"),
+        (lambda fields: fields["sha256"].update({"x.safetensors": 5}), "sha256 5"),
+        (lambda fields: fields["reasoner"].update(effort=1), "effort 1, and has efforts 0 only"),
+        (lambda fields: fields["reasoner"].update(config=[]), "reasoner_config \\[\\]"),
+        (
+            lambda fields: fields["reasoner"].update(name="rollout", config={"steps": "8"}),
+            "steps '8'",
+        ),
+        (
+            lambda fields: fields["reasoner"].update(name="rollout", effort=9, config={"steps": 8}),
+            "effort 9, and has efforts 0 to 8",
+        ),
+        (lambda fields: fields["head"].update(readout="gen"), "none has readouts last, disc"),
+        (lambda fields: fields["calibration"][0].update(slope=0), "calibration"),
+        (lambda fields: fields["calibration"][0].update(midpoint=float("nan")), "calibration"),
+        (
+            lambda fields: fields["backbone"]["config"].update(window_tokens=-16),
+            "window_tokens is -16, and cannot be negative",
+        ),
+        (
+            lambda fields: fields["backbone"]["config"].update(window_tokens=16.0),
+            "window_tokens is 16.0, not int",
+        ),
+        (
+            lambda fields: fields["backbone"]["config"]["decoder"].update(num_layers=True),
+            "num_layers is True, not int",
+        ),
+        (
+            lambda fields: fields["backbone"]["config"].update(decoder=[]),
+            "decoder is \\(\\), not DecoderConfig",
+        ),
+        (
+            lambda fields: fields["backbone"]["config"]["vision"].update(blocks=[[1, 8, 1]]),
+            "blocks is",
+        ),
     ],
 )
 def test_a_description_that_makes_no_model_is_refused(
