@@ -203,7 +203,8 @@ def test_progress_is_a_bar_on_a_terminal(
         (
             ["pull", "plume@v9"],
             f"cannot fetch plume@v9: {PLUME} has no revision 'v9'",
-            f"mmsearch model pull {PLUME} takes its newest",
+            f"mmsearch model pull {PLUME} takes its newest; "
+            "a commit is named with all its 40 digits",
         ),
         (["info", "gme"], "no model named 'gme', and no such folder", "mmsearch model pull gme"),
         (

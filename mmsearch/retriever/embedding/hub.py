@@ -86,7 +86,8 @@ class Hub:
         except hub.errors.RevisionNotFoundError:
             raise self._failed(
                 f"{repository} has no revision {revision!r}",
-                f"mmsearch model pull {repository} takes its newest",
+                f"mmsearch model pull {repository} takes its newest; "
+                "a commit is named with all its 40 digits",
             ) from None
         except Exception as error:
             raise self._explained(error) from None

@@ -32,7 +32,7 @@ SHIPPED = Path(__file__).parents[1] / "models" / "weights"
 SOURCE_FILE = ".source.json"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT_PREFIX = re.compile(r"[0-9a-f]{7,40}")  # shorter would soon mean two commits
-_NAMED_COMMIT = 12  # digits of a commit in a model's name
+_SHOWN_COMMIT = 12  # digits, where a person tells revisions apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What always finds this very revision: ``OWNER/NAME@0123456789ab``."""
-        return f"{self.repository}@{self.commit[:_NAMED_COMMIT]}"
+        """What always finds this very revision, and pulls it again: hubs want all 40 digits."""
+        return f"{self.repository}@{self.commit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +280,7 @@ def _shortest_name(folder: Path, source: Source | None) -> str:
             break
     else:
         name = source.repository
-    return name if pulled(name)[0][0] == folder else f"{name}@{source.commit[:_NAMED_COMMIT]}"
+    return name if pulled(name)[0][0] == folder else f"{name}@{source.commit[:_SHOWN_COMMIT]}"
 
 
 def described(folder: Path) -> ModelDescription:

@@ -87,9 +87,23 @@ def test_an_index_remembers_the_very_revision(hub: ToyHub, published: str, tiny:
     hub.publish(NAME, {**tiny, "README.md": b"newer"})
     second = pull(NAME)
 
-    assert remembered == f"{NAME}@{published[:12]}"
+    assert remembered == f"{NAME}@{published}"
     assert model_folder(remembered) == first.path
     assert model_folder(NAME) == second.path != first.path
+
+
+def test_what_an_index_remembers_can_be_pulled_again(hub: ToyHub, published: str) -> None:
+    pull(NAME)
+    remembered = model_space(NAME)
+    remove(NAME)
+    with pytest.raises(ModelNotFound) as error:
+        model_folder(remembered.model)
+
+    command, name = error.value.hint.rsplit(" ", 1)
+
+    assert command == "mmsearch model pull"
+    pull(name)
+    assert model_space(remembered.model) == remembered
 
 
 def test_the_space_of_a_pulled_model_is_that_of_the_published_folder(
@@ -381,13 +395,14 @@ def test_a_file_that_is_too_short_is_not_asked_for_for_ever(
 def test_an_error_of_the_listener_ends_the_pull(
     hub: ToyHub, published: str, error: Exception
 ) -> None:
-    def listen(progress: PullProgress) -> NoReturn:
-        raise error
+    def listen(progress: PullProgress) -> None:
+        if progress.done > 100_000:
+            raise error
 
     with pytest.raises((type(error), DownloadFailed)):
         pull(NAME, on_progress=listen)
 
-    assert weight_requests(hub) == []
+    assert len(weight_requests(hub)) == 1
 
 
 def test_two_pulls_at_once_fetch_it_once(hub: ToyHub, published: str, tiny: Files) -> None:
@@ -448,7 +463,7 @@ def test_an_unknown_revision_is_named(hub: ToyHub, published: str) -> None:
     with pytest.raises(DownloadFailed, match=f"{NAME} has no revision 'v9'") as error:
         pull(f"{NAME}@v9")
 
-    assert error.value.hint == f"mmsearch model pull {NAME} takes its newest"
+    assert error.value.hint.startswith(f"mmsearch model pull {NAME} takes its newest; ")
 
 
 @pytest.mark.parametrize("variable", ["HF_ENDPOINT", "HF_HUB_OFFLINE"])

@@ -42,7 +42,7 @@ def test_a_published_model_describes_itself_and_is_used_by_its_name(
     pulled = pull("plume")
 
     described = read_description(pulled.path)
-    assert described.name == f"{PLUME}@{commit[:12]}"
+    assert described.name == f"{PLUME}@{commit}"
     assert (described.reasoner, described.effort, described.layout) == ("rollout", 8, Layout.HUB)
     assert [one.problem for one in verify("plume")] == [""] * (len(plume) + 1)
     embedder = load_embedder("plume", device="cpu")
