@@ -143,7 +143,6 @@ class Bench:
         *,
         rounds: int,
         least: int = 3,
-        seconds: float | None = None,
         best: bool = False,
     ) -> list[Cell]:
         """Return one cell for each reasoner of ``batches``, at the batch given there.
@@ -162,7 +161,7 @@ class Bench:
             calls,
             self.device,
             rounds=rounds,
-            seconds=seconds or self.cell_s * len(calls),
+            seconds=self.cell_s * len(calls),
             least=least,
         )
         cells = []
@@ -208,12 +207,15 @@ class Bench:
         sizes: Sequence[int] = (),
         first: int = 2,
         rounds: int = SEARCH_ROUNDS,
+        most_s: float | None = None,
     ) -> None:
         """Double the batch until throughput no longer rises; or measure ``sizes``, if any.
 
         ``first`` is the smallest batch that is tried; `latency` has had 1. It ends where a
-        batch does not fit, and before one that would take longer than a cell may.
+        batch does not fit, and for a reasoner that takes ``most_s`` or longer for a batch,
+        by default the share of a cell's time that leaves room for all rounds of the next.
         """
+        most_s = most_s or self.cell_s / (2 * rounds)
         flat = dict.fromkeys(reasoners, 0)  # doublings without a rise
         took = 0.0
         for size in sizes or doublings(first, self.max_batch):
@@ -239,7 +241,7 @@ class Bench:
                 flat = {
                     cell.reasoner: flat[cell.reasoner]
                     for cell in cells
-                    if flat[cell.reasoner] < PATIENCE and 2 * cell.p50_s < self.cell_s
+                    if flat[cell.reasoner] < PATIENCE and cell.p50_s < most_s
                 }
 
     def settle(self, name: str, reasoners: Iterable[str], *, rounds: int = 15) -> None:
@@ -249,8 +251,7 @@ class Bench:
         if not batches or not self.budget.allows(f"{name}, best batches"):
             return
         try:
-            seconds = 2 * self.cell_s * len(batches)
-            self.measure(name, batches, rounds=rounds, seconds=seconds, best=True)
+            self.measure(name, batches, rounds=rounds, best=True)
         except torch.OutOfMemoryError:  # all batches at once are more than one
             self.budget.left_out.append(f"{name}, best batches side by side: out of memory")
         finally:

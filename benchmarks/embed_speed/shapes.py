@@ -194,6 +194,7 @@ def networks(
         if isinstance(model.reasoner, Cot):
             backbone = Unending(backbone, model.reasoner.gen)
         made[name] = Network(described, model, backbone)
+    models["none"].backbone.pack()  # as a loaded model is
     return made
 
 
