@@ -61,7 +61,7 @@ ITEMS = {
     "two pictures between words": Item(
         ["before", Image(pixels(40, 70)), "and after", Image(pixels(112, 56, seed=1)), "?"]
     ),
-    "film": Item(Frames(pixels(4, 70, 60))),
+    "film": Item(Frames(pixels(4, 90, 60))),
     "odd film and words": Item([Frames(pixels(3, 40, 90)), "a bus leaves"]),
     "film, words and picture": Item(
         [Image(pixels(30, 30)), "then", Frames(pixels(2, 60, 60)), Image(pixels(64, 120))]

@@ -4,10 +4,11 @@
 
 Algorithm: multimodal rotary position embedding, Qwen2-VL (arXiv 2409.12191), section 2.1.
 Words count on by one on all three axes. The tokens of a picture share one moment and count
-rows and columns; those of a film count moments as well. What follows a picture or a film
-goes on after its longer side, as in transformers from 5.3 on. Until 5.2 it went on after the
-largest position of all three axes, which is another one where a film has more moments than
-tokens along its longer side: of eight frames at half a megapixel, none has.
+rows and columns; those of a film count moments as well. What follows goes on after the
+largest position of all three axes, as the published weights were trained. Transformers
+from 5.3 on goes on after the longer side of a film instead, which is another place where a
+film has more moments than tokens along that side: of eight frames at half a megapixel, none
+has (huggingface/transformers#45381).
 
 Pure numpy on one row: nothing is kept, so threads and batches cannot disturb one another.
 """
@@ -50,17 +51,23 @@ def place(
     if sizes.sum() != len(visual):
         raise ValueError(f"{len(visual)} visual tokens do not make grids of {sizes.tolist()}")
     starts = visual[np.cumsum(sizes) - sizes]  # (V,) of each grid's first token
-    # A grid moves on what follows by its longer side, and its own tokens by nothing.
+    # float32, as the reference: where a product is nearly whole, its last bit decides.
+    times = [
+        (np.arange(grid.frames, dtype=np.float32) * np.float32(moment)).astype(np.int64)
+        for grid, moment in zip(grids, moments, strict=True)
+    ]
+    # A grid moves on what follows by its longest axis, and its own tokens by nothing.
     strides = np.ones(len(types), dtype=np.int64)
     strides[visual] = 0
-    sides = [max(grid.rows, grid.columns) // merge for grid in grids]
-    np.add.at(strides, visual[np.cumsum(sizes) - 1], sides)
+    longest = [
+        max(grid.rows // merge, grid.columns // merge, int(when[-1]) + 1)
+        for grid, when in zip(grids, times, strict=True)
+    ]
+    np.add.at(strides, visual[np.cumsum(sizes) - 1], longest)
     begins = np.cumsum(strides) - strides  # (n,) what stands before each token takes
     positions = np.tile(begins, (3, 1))
-    for start, size, grid, moment in zip(starts, sizes, grids, moments, strict=True):
-        # float32, as the reference: where a product is nearly whole, its last bit decides.
-        times = (np.arange(grid.frames, dtype=np.float32) * np.float32(moment)).astype(np.int64)
+    for start, size, grid, when in zip(starts, sizes, grids, times, strict=True):
         rows, columns = np.arange(grid.rows // merge), np.arange(grid.columns // merge)
-        axes = np.stack(np.meshgrid(times, rows, columns, indexing="ij"))
+        axes = np.stack(np.meshgrid(when, rows, columns, indexing="ij"))
         positions[:, start : start + size] = begins[start] + axes.reshape(3, -1)
     return Placed(positions, int(positions.max(initial=-1)) + 1)
