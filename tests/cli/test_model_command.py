@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from published_folders import PLUME_TOKENS, write_published
-from toy_hub import ToyHub, a_hub_for
+from toy_hub import Files, ToyHub, a_hub_for, tiny_model
 
 from mmsearch.cli import main as command_line
 from mmsearch.cli import progress
@@ -20,8 +20,6 @@ from mmsearch.retriever.models.tiny import write_random_checkpoint
 
 COMMANDS = ("list", "pull", "info", "verify", "convert", "remove")
 PLUME = "CUDAOUTOFMEMORY/PLUME-Qwen2-VL-2B"
-
-Files = dict[str, bytes]
 
 
 class Done(NamedTuple):
@@ -52,12 +50,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_random_checkpoint(folder, seed=4)
-    files = {file.name: file.read_bytes() for file in folder.iterdir()}
-    return {**files, "LICENSE": b"Apache-2.0"}
+@pytest.fixture
+def tiny() -> Files:
+    return {**tiny_model(), "LICENSE": b"Apache-2.0"}
 
 
 @pytest.fixture(scope="module")

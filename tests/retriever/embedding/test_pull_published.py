@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from published_folders import PLUME_TOKENS, write_published
-from toy_hub import ToyHub, a_hub_for
+from toy_hub import Files, ToyHub, a_hub_for
 
 from mmsearch.errors import DownloadFailed, ModelNotFound, ToBeConverted
 from mmsearch.retriever.embedding.library import available_models, model_folder
@@ -17,8 +17,6 @@ from mmsearch.retriever.models.description import Layout, read_description
 from mmsearch.values import Item
 
 PLUME = "CUDAOUTOFMEMORY/PLUME-Qwen2-VL-2B"
-
-Files = dict[str, bytes]
 
 
 @pytest.fixture

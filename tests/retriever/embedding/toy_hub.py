@@ -8,9 +8,11 @@ one, and the first one only says where.
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,7 +24,10 @@ import huggingface_hub.constants
 import pytest
 
 from mmsearch.retriever.embedding import hub as hub_module
+from mmsearch.retriever.models.tiny import write_random_checkpoint
 
+NAME = "someone/tiny"  # what stands on it in most tests
+WEIGHTS = "model.safetensors"
 TOKEN = "hf_nobodyshouldreadthis"
 LARGE = (".safetensors", ".bin")  # what the real one keeps in LFS
 
@@ -43,6 +48,14 @@ def a_hub_for(monkeypatch: pytest.MonkeyPatch, models: Path) -> Iterator["ToyHub
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
     huggingface_hub.close_session()
+
+
+@cache
+def tiny_model() -> Files:
+    """Return the files of a model of random weights in our format, as it would be published."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_random_checkpoint(Path(folder), seed=4)
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
 
 
 class Asked(NamedTuple):
