@@ -7,8 +7,9 @@
 On a bare GPU machine, from the root of the repository (no installation; torch, transformers,
 numpy, pillow, safetensors and tokenizers are all it takes; less than ten minutes):
 
-    export PYTHONUNBUFFERED=1; { python3 benchmarks/embed.py --check; python3 benchmarks/embed.py \
---size 2b --device cuda --total-seconds 420 --out $OUT/embed-2b-h200.json; } 2>&1 | tee $OUT/log
+    export PYTHONUNBUFFERED=1; { timeout 150 python3 benchmarks/embed.py --check; python3 \
+benchmarks/embed.py --size 2b --device cuda --total-seconds 420 --out $OUT/embed-2b-h200.json; \
+} 2>&1 | tee $OUT/embed.log
 
 Weights are random, because speed does not depend on their values, and so are pixels. Reasoners:
 none, lame, plume-0, plume-4, plume-8 (latent steps), cot (our own written reasoning, batched,

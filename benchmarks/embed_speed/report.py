@@ -18,6 +18,7 @@ import torch
 from embed_speed.cells import Cell, Step
 from embed_speed.targets import Target
 
+LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.999}  # what an embedder promises
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "safetensors", "tokenizers")
 
 
@@ -168,8 +169,12 @@ def _figures(found: Findings) -> Iterator[str]:
 
 def _tail(found: Findings) -> Iterator[str]:
     yield ""
+    least = LEAST_COSINE[found.settings["dtype"]]
     for name, figure in found.sanity.items():
-        yield f"{name:<52} {figure:.7f}"
+        verdict = ""
+        if name.endswith("cosine"):
+            verdict = f">= {least:<8} {'met' if figure >= least else 'MISSED'}"
+        yield f"{name:<64} {figure:.7f} {verdict}".rstrip()
     for what in found.left_out:
         yield f"left out: {what}"
 

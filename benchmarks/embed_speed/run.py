@@ -31,7 +31,7 @@ WRITTEN_CELLS = 4  # a batch of thoughts may take as long as so many other cells
 class Plan:
     """What to measure, on what, and for how long.
 
-    batches: measured instead of the search for the best one, where there are any
+    batches: measured instead of a search for the best one, where there are any
     cell_s:  seconds of timed rounds for one cell, about
     total_s: for the whole run
     """
@@ -63,6 +63,7 @@ def measure_all(plan: Plan, found: Findings, save: Callable[[], None]) -> None:
     written = [name for name in WRITTEN if name in plan.reasoners]
     sizes = [size for size in plan.batches if size > 1]
     alone = not plan.batches or 1 in plan.batches
+    searches = bool(sizes) or not plan.batches
     budget = Budget(plan.total_s, left_out=found.left_out)
 
     progress("ceilings ...")
@@ -111,7 +112,8 @@ def measure_all(plan: Plan, found: Findings, save: Callable[[], None]) -> None:
             found.steps += [step] if step else []
     keep()
     for name in inputs:
-        bench.search(name, latent, sizes=sizes)
+        if searches:
+            bench.search(name, latent, sizes=sizes)
         bench.settle(name, latent)
         keep()
     for name in latent:
@@ -131,7 +133,7 @@ def measure_all(plan: Plan, found: Findings, save: Callable[[], None]) -> None:
             if figures:
                 found.end_to_end[f"{name}, {reasoner}"] = figures
     keep()
-    if "cot" in written:
+    if "cot" in written and searches:
         for name in inputs:
             first = FIRST_WRITTEN_BATCH[device.type]
             most_s = WRITTEN_CELLS * plan.cell_s
