@@ -236,7 +236,8 @@ def _check_tensors(folder: Path, found: Mapping[str, TensorInfo], model: Model) 
                 raise BadCheckpoint(folder, reason)
         elif wanted.is_floating_point():
             if info.dtype not in FLOATING:
-                raise BadCheckpoint(folder, f"{name} is {info.dtype}, not floating point")
+                known = ", ".join(sorted(FLOATING))
+                raise BadCheckpoint(folder, f"{name} is {info.dtype}, not one of {known}")
         elif info.dtype != HEADER_DTYPES[wanted.dtype]:
             right = HEADER_DTYPES[wanted.dtype]
             raise BadCheckpoint(folder, f"{name} is {info.dtype}, not {right}")

@@ -1,5 +1,7 @@
 """Published folders compute what their authors' code does, by transformers' own forward."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from published_folders import PLUME_TOKENS, flat_config, random_adapter, write_p
 from torch import Tensor, nn
 
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
-from mmsearch.retriever.models.checkpoint import Model, read_checkpoint
+from mmsearch.retriever.models.adapter import AdapterConfig, LatentAdapter
+from mmsearch.retriever.models.checkpoint import Model, matched_model, read_checkpoint
 from mmsearch.retriever.models.convert import convert_model
-from mmsearch.retriever.models.hub_layout import describe
+from mmsearch.retriever.models.hub_layout import describe, describe_parts
+from mmsearch.retriever.models.weight_files import TensorInfo, TensorWriter, read_headers
 from mmsearch.values import Image, Item, Role, Text
 
 
@@ -55,6 +59,7 @@ def theirs(reference: nn.Module, batch: Any) -> Tensor:
         ("qwen2_vl", {}),
         ("qwen2_vl", {"config": flat_config}),
         ("qwen2_5_vl", {}),
+        ("qwen2_5_vl", {"config": flat_config}),
         ("qwen3_vl", {}),
         ("qwen3_vl", {"num_shards": 2, "tied": False}),
     ],
@@ -108,6 +113,69 @@ def test_vlm2vec_writes_a_lone_picture_with_an_instruction_and_words_without(
 
 
 # ---------------------------------------------------------------- PLUME
+
+
+def write_full_size_plume(folder: Path) -> None:
+    """Write a folder of the released sizes and names, its weights a hole in the disk."""
+    import transformers
+
+    write_published(folder, tokens=PLUME_TOKENS, num_experts=4)
+    fields: dict[str, Any] = {  # Qwen2-VL-2B's own config.json, as it was published in 2024
+        "model_type": "qwen2_vl",
+        "hidden_size": 1_536,
+        "intermediate_size": 8_960,
+        "max_position_embeddings": 32_768,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 2,
+        "rope_theta": 1_000_000.0,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "tie_word_embeddings": True,
+        "vocab_size": 151_936,  # and the weights have 151,662 rows
+        "vision_config": {
+            "depth": 32,
+            "embed_dim": 1_280,
+            "mlp_ratio": 4,
+            "num_heads": 16,
+            "in_chans": 3,
+            "hidden_size": 1_536,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "temporal_patch_size": 2,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(fields))
+    with torch.device("meta"):
+        model = transformers.Qwen2VLForConditionalGeneration(
+            transformers.Qwen2VLConfig(**(fields | {"vocab_size": 151_662}))
+        )
+        adapter = LatentAdapter(1_536, AdapterConfig())
+    held = {
+        name.replace("model.visual", "visual").replace("model.language_model", "model"): tensor
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"
+    } | {f"latent_moe_transition.{name}": one for name, one in adapter.state_dict().items()}
+    tensors = {name: TensorInfo("BF16", tuple(one.shape)) for name, one in held.items()}
+    with contextlib.suppress(ValueError), TensorWriter(folder / "model.safetensors", tensors):
+        pass  # nothing was written but the header
+    size = sum(info.num_bytes for info in tensors.values())
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(file.seek(0, 2) + size)
+
+
+def test_the_released_sizes_and_names_are_those_of_the_model(tmp_path: Path) -> None:
+    folder = tmp_path / "PLUME-Qwen2-VL-2B"
+    write_full_size_plume(folder)
+    shards, tokenizer = [folder / "model.safetensors"], folder / "tokenizer.json"
+    description = describe_parts(folder, shards, tokenizer)
+
+    model, hub_names = matched_model(folder, description, shards, tokenizer)
+
+    assert (description.dim, description.backbone_config["max_tokens"]) == (1_536, 12_288)
+    assert sum(p.numel() for p in model.reasoner.adapter.parameters()) == 47_273_476
+    assert len(model.backbone.language.embed_tokens.weight) == 151_662
+    assert len(hub_names) == len(read_headers(shards))
 
 
 def plume_by_hand(reference: nn.Module, model: Model, item: Item, *, steps: int) -> Tensor:

@@ -161,7 +161,7 @@ def drop(fragment: str) -> Callable[[dict[str, Tensor]], object]:
             lambda held: held.update(
                 {"reasoner.adapter.router.bias": torch.zeros(4, dtype=torch.int64)}
             ),
-            "router.bias is I64, not floating point",
+            "router.bias is I64, not one of BF16, F16, F32, F64",
         ),
     ],
 )
