@@ -9,13 +9,15 @@ dies, the target is whole or not there.
 """
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,20 +104,45 @@ def convert_model(
     if os.path.lexists(target):
         hint = "choose another folder, or remove that one first"
         raise ConversionFailed(source, f"{target} is there already", hint=hint)
-    work = target.absolute()
-    work = work.with_name(f".{work.name}.{secrets.token_hex(4)}.part")
     try:
-        work.mkdir()
-        try:
+        with _workplace(target.absolute()) as work:
             description = _convert(source, work, family, dtype, on_progress or _unheard)
             shutil.rmtree(work / "unpickled", ignore_errors=True)
             os.rename(work, target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise ConversionFailed(source, f"{error.strerror or error}{where}") from None
     return description
+
+
+@contextlib.contextmanager
+def _workplace(target: Path) -> Iterator[Path]:
+    """Give a new folder beside ``target``, which is gone afterwards if it is still there.
+
+    It is locked as long as its process lives: what is not was left by one that was killed,
+    and goes as well.
+    """
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    work.mkdir()
+    try:
+        with _locked(work):
+            yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against others that ask; raises OSError where another holds it."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _unheard(progress: ConvertProgress) -> None:

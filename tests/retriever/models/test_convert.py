@@ -226,6 +226,27 @@ def test_weights_are_kept_as_the_dtype_that_was_asked_for(
     assert_equal(held, {name: one.to(getattr(torch, dtype)) for name, one in wanted.items()})
 
 
+def test_a_conversion_leaves_alone_what_another_is_writing(plume: Path, tmp_path: Path) -> None:
+    inside: list[Path] = []
+
+    def look(progress: ConvertProgress) -> None:
+        if not inside:
+            inside.extend(tmp_path.iterdir())
+            convert_model(plume, tmp_path / "model.2")
+            with pytest.raises(ConversionFailed, match="Directory not empty"):
+                convert_model(plume, tmp_path / "model", on_progress=lambda at: race(at))
+            assert inside[0].is_dir()
+
+    def race(progress: ConvertProgress) -> None:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / "somebody else's").touch()
+
+    with pytest.raises(ConversionFailed, match="Directory not empty"):
+        convert_model(plume, tmp_path / "model", on_progress=look)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.2"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["somebody else's"]
+
+
 def test_an_unknown_dtype_is_refused(plume: Path, target: Path) -> None:
     with pytest.raises(BadSetting, match="dtype int4"):
         convert_model(plume, target, dtype="int4")
@@ -350,7 +371,9 @@ def test_a_conversion_that_is_killed_leaves_no_target_and_can_be_repeated(
 
     assert killed.returncode == -signal.SIGKILL
     assert not target.exists()
+    assert len(list(tmp_path.iterdir())) == 1, "it was in the middle of it"
     convert_model(plume, target)
+    assert list(tmp_path.iterdir()) == [target], "what it left is gone too"
     assert_equal(state_of(target), state_of(plume, description=describe(plume)))
 
 
