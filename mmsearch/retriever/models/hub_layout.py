@@ -110,6 +110,24 @@ def describe_parts(
         raise BadCheckpoint(folder, "it has no model*.safetensors")
     tensors = read_headers(shards)
     words = _tokenizer(tokenizer)
+    try:
+        description = _description(folder, config, tensors, words, family)
+        own_names(tensors, description)
+    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = f"its JSON files are not what those of a model are: {error!r}"
+        raise BadCheckpoint(folder, reason) from None
+    except ValueError as error:
+        raise BadCheckpoint(folder, str(error)) from None
+    return description
+
+
+def _description(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    words: "_Words",
+    family: str | None,
+) -> ModelDescription:
     name, why = _family(folder, config, tensors, words, family)
     fields = FAMILIES[name]
     hf, width = _hf(folder, config, tensors)
@@ -122,7 +140,7 @@ def describe_parts(
     if name == "plume":
         reasoner_config |= _steps(folder) | _adapter(folder, tensors, reasoner_config["adapter"])
     sides = [(query, segment) for query in View for segment in View]
-    description = ModelDescription(
+    return ModelDescription(
         name=published_name(folder),
         about=f"{fields.title} on {config['model_type']}, {why}; never measured here",
         backbone="qwen_vl",
@@ -146,11 +164,6 @@ def describe_parts(
         layout=Layout.HUB,
         files={},
     )
-    try:
-        own_names(tensors, description)
-    except ValueError as error:
-        raise BadCheckpoint(folder, str(error)) from None
-    return description
 
 
 # ---------------------------------------------------------------- names of tensors
@@ -208,7 +221,7 @@ def _config(folder: Path) -> dict[str, Any]:
         reason = f"it holds only a LoRA adapter for {base}, to be merged into that model first"
         raise BadCheckpoint(folder, reason)
     config = read_json(folder, CONFIG_FILE)
-    if config.get("model_type") not in BARE:
+    if str(config.get("model_type")) not in BARE:
         reason = f"model_type {config.get('model_type')!r} is not one of {', '.join(BARE)}"
         error = BadCheckpoint(folder, reason)
         error.hint = f"known families: {', '.join(FAMILIES)}"
@@ -263,7 +276,7 @@ def _tokenizer(file: Path) -> _Words:
         ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
         ids |= {token["content"]: token["id"] for token in fields.get("added_tokens", [])}
         before, after = _around(fields.get("post_processor"))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{file.name} is no tokenizer: {error!r}"
         raise BadCheckpoint(file.parent, reason) from None
     return _Words(ids, before, after)

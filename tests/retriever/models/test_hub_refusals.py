@@ -1,5 +1,7 @@
 """What is no model of a kind that is known here is refused, in words that name the fault."""
 
+import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +135,37 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(BadCheckpoint, match=r"\.\./model\.safetensors, which is not there"):
         describe(tmp_path / "x")
+
+
+JUNK: tuple[Any, ...] = (None, -1, 0, 2**40, 1.5, "", "x", [], [1], {}, {"a": 1}, True)
+
+
+def spoilt(value: Any, rng: random.Random) -> Any:
+    """Return JSON like ``value`` with junk in one place."""
+    inside = list(value) if isinstance(value, dict) else range(len(value)) if value else []
+    if not isinstance(value, dict | list) or not inside or rng.random() < 0.15:
+        return rng.choice(JUNK)
+    at = rng.choice(inside)
+    changed = value.copy()
+    changed[at] = spoilt(value[at], rng) if isinstance(value[at], dict | list) else rng.choice(JUNK)
+    return changed
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "trainer_state.json"])
+def test_json_with_junk_in_it_is_described_or_refused_and_nothing_else(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "plume"
+    write_published(folder, **PLUME)
+    state = {"log_history": [{"curriculum_latent_tokens": 2}, {"curriculum_latent_tokens": 4}]}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    whole = json.loads((folder / name).read_text())
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        (folder / name).write_text(json.dumps(spoilt(whole, rng)))
+        try:
+            describe(folder)
+        except BadCheckpoint:
+            refused += 1
+    assert refused > 10
