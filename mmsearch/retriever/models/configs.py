@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
+MOST = 2**31 - 1
+
 
 def config_from(kind: type[Config], fields: Mapping[str, Any]) -> Config:
     """Return ``kind``, a dataclass of dataclasses, from JSON; lists become tuples.
 
     Raises TypeError for a field it does not have or lacks, or a value of another type;
-    ValueError for a negative whole number, which no size or count can be.
+    ValueError for a negative whole number or one beyond MOST, which no size or count is.
     """
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -39,6 +41,8 @@ def _value(name: str, hint: Any, value: Any) -> Any:  # noqa: ANN401 - any JSON
         raise TypeError(f"{name} is {value!r}, not {wanted}")
     if type(value) is int and value < 0:
         raise ValueError(f"{name} is {value}, and cannot be negative")
+    if type(value) is int and value > MOST:
+        raise ValueError(f"{name} is {value}, and cannot be more than {MOST}")
     return value
 
 

@@ -190,6 +190,10 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
             "window_tokens is -16, and cannot be negative",
         ),
         (
+            lambda fields: fields["backbone"]["config"].update(image_grid=2**40),
+            "image_grid is 1099511627776, and cannot be more than 2147483647",
+        ),
+        (
             lambda fields: fields["backbone"]["config"].update(window_tokens=16.0),
             "window_tokens is 16.0, not int",
         ),
