@@ -18,7 +18,7 @@ from mmsearch.cli.output import (
     wants_json,
 )
 from mmsearch.cli.progress import Listener
-from mmsearch.engine import (
+from mmsearch.models import (
     available_models,
     convert_model,
     known_models,

@@ -16,11 +16,9 @@ from typing import Any
 
 from mmsearch.errors import BadCheckpoint
 from mmsearch.retriever.models.description import (
-    DESCRIPTION_FILE,
     TOKENIZER_FILE,
     Layout,
     ModelDescription,
-    read_description,
 )
 from mmsearch.retriever.models.hub_families import (
     BARE,
@@ -60,16 +58,6 @@ _WRAPPED = re.compile(rf"((?:[A-Za-z_]\w*\.)*?)(?:{_ROOT.pattern})(.+)")
 _COMPUTED = re.compile(r"(?:^|\.)rotary_\w*\.inv_freq$")  # old writers kept it
 # Of config.json: how it was written, not what the model is.
 NOT_THE_MODEL = {"architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
-
-
-def folder_description(folder: Path) -> ModelDescription:
-    """Return what a folder holds, be it ours or as its authors published it.
-
-    Raises BadCheckpoint.
-    """
-    if (folder / DESCRIPTION_FILE).exists():
-        return read_description(folder)
-    return describe(folder)
 
 
 def describe(folder: Path, *, family: str | None = None) -> ModelDescription:

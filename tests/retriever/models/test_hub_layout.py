@@ -21,11 +21,12 @@ from published_folders import (
 from torch import Tensor
 
 from mmsearch.errors import BadCheckpoint, BadSetting
+from mmsearch.retriever.embedding import library
 from mmsearch.retriever.models.checkpoint import read_checkpoint
 from mmsearch.retriever.models.configs import config_from
 from mmsearch.retriever.models.description import Layout, ModelSettings, read_description
 from mmsearch.retriever.models.hub_families import FAMILIES, published_name
-from mmsearch.retriever.models.hub_layout import describe, folder_description, own_names
+from mmsearch.retriever.models.hub_layout import describe, own_names
 from mmsearch.retriever.models.prompts import ChatFormat
 from mmsearch.retriever.models.rollout import RolloutConfig
 
@@ -231,12 +232,12 @@ def test_the_files_are_hashed(tmp_path: Path) -> None:
 def test_a_description_beside_the_files_is_read_back_and_stands_for_them(tmp_path: Path) -> None:
     write_published(tmp_path / "plume", **PLUME)
     described = describe(tmp_path / "plume")
-    assert folder_description(tmp_path / "plume") == described
+    assert library.described(tmp_path / "plume") == described
 
     described.write(tmp_path / "plume")
 
     assert read_description(tmp_path / "plume") == described
-    assert folder_description(tmp_path / "plume").space.id == described.space.id
+    assert library.described(tmp_path / "plume").space.id == described.space.id
     read_checkpoint(tmp_path / "plume")
 
 
