@@ -30,7 +30,7 @@ class Findings:
     copy_bytes:   bytes/s of a large copy, read and written
     step_bytes:   what a latent step has to read
     tokens:       of each input: the prompt's, and the visual ones among them
-    collate_ms:   what preparing one item on the host takes, by input
+    collate_ms:   what preparing one item on the host takes at best, by input
     sanity:       name -> figure, such as the least cosine of an item alone and in a batch
     judged:       whether the targets are meant for this size and device
     """
