@@ -1,0 +1,404 @@
+"""A PLUME folder gives the vectors of the published evaluation, end to end.
+
+The oracle knows nothing of ours: it is written from what is known of that evaluation
+(arXiv 2604.02073 and its code), with transformers' own model, image processor, positions
+and cache, the first resize of qwen-vl-utils, and the adapter as plain equations that read
+the published tensors. One item at a time, as there.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image as pil
+from published_folders import PLUME_TOKENS, edit_json, edit_tensors, write_published
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from mmsearch.retriever.embedding.load import load_described, load_embedder, model_description
+from mmsearch.retriever.models.convert import convert_model
+from mmsearch.retriever.models.description import ModelSettings
+from mmsearch.values import Frames, Image, Item, Role, Text
+
+Pixels = np.ndarray
+WIDTH, EXPERTS = 32, 4
+BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+AFTER = (
+    "\n<disc_emb>\nRepresent the above input text, images, videos, or any combination of the "
+    "three as embeddings. First output the thinking process in <think> </think> tags and then "
+    "summarize the entire input in a word or sentence. Finally, use the <gen_emb> tag to "
+    "represent the entire input.<|im_end|>\n<|im_start|>assistant\n<think><bot>"
+)
+SUFFIX = "<eot></think>\n<gen_emb>"
+FLOOR, CEILING = 784, 2_359_296  # of the image processor
+
+
+def noise(*shape: int) -> Pixels:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
+ITEMS = {
+    "words": Item("a red bus at night"),
+    "words and a picture": Item([Image(noise(70, 90, 3)), Text("where is this?")]),
+    "a picture": Item(Image(noise(150, 61, 3))),
+    "a tiny picture": Item(Image(noise(13, 20, 3))),
+    "eight frames": Item([Frames(noise(8, 60, 110, 3)), Text("what happens?")]),
+    "five frames": Item(Frames(noise(5, 112, 100, 3))),
+    "an instruction": Item("Find a document image that matches the given query: sales in 2019"),
+}
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def write_plume(folder: Path) -> None:
+    """Write a tiny folder as it was published; the adapter lies in the last of two shards."""
+
+    def long_enough(config: dict[str, Any]) -> None:
+        config["text_config"]["max_position_embeddings"] = 32_768
+
+    write_published(folder, tokens=PLUME_TOKENS, num_shards=2, config=long_enough)
+    shapes: dict[str, tuple[int, ...]] = {
+        "ln.weight": (WIDTH,),
+        "ln.bias": (WIDTH,),
+        "step_embed.weight": (32, WIDTH),
+        "router.weight": (EXPERTS, 2 * WIDTH),
+        "router.bias": (EXPERTS,),
+    }
+    for expert in [*(f"experts.{i}" for i in range(EXPERTS)), "shared_expert"]:
+        shapes |= {f"{expert}.fc1.weight": (2 * WIDTH, WIDTH), f"{expert}.fc1.bias": (2 * WIDTH,)}
+        shapes |= {f"{expert}.fc2.weight": (WIDTH, 2 * WIDTH), f"{expert}.fc2.bias": (WIDTH,)}
+    generator = torch.Generator().manual_seed(1)
+    adapter = {
+        f"latent_moe_transition.{name}": 0.3 * torch.randn(shape, generator=generator)
+        for name, shape in shapes.items()
+    }
+    for shard in folder.glob("*.safetensors"):
+        edit_tensors(shard, strengthen)
+    last = folder / "model-00002-of-00002.safetensors"
+    edit_tensors(last, lambda tensors: tensors.update(adapter))
+    index = folder / "model.safetensors.index.json"
+    edit_json(index, lambda it: it["weight_map"].update(dict.fromkeys(adapter, last.name)))
+
+
+def strengthen(tensors: dict[str, Tensor]) -> None:
+    """Let tokens differ and look far, so that what is wrong anywhere shows in the vector.
+
+    As drawn, attention is so even that all items have nearly one vector.
+    """
+    for name, tensor in tensors.items():
+        if "norm" in name and name.endswith("weight"):
+            tensor.add_(1.0)
+        elif tensor.ndim > 1 and "embed_tokens" not in name:
+            gain = 2.0 if ".q_proj." in name or ".k_proj." in name else 1.0
+            tensor.mul_(gain / (0.3 * math.sqrt(tensor[0].numel())))
+
+
+# ---------------------------------------------------------------- the oracle
+
+
+def first_resize(picture: pil.Image) -> pil.Image:
+    """Resize as qwen-vl-utils 0.0.11: to multiples of 28, between 4 and 16,384 squares."""
+    width, height = picture.size
+    high, wide = (max(28, round(side / 28) * 28) for side in (height, width))
+    if high * wide > 16_384 * 784:
+        beta = math.sqrt(height * width / (16_384 * 784))
+        high, wide = (math.floor(side / beta / 28) * 28 for side in (height, width))
+    elif high * wide < 4 * 784:
+        beta = math.sqrt(4 * 784 / (height * width))
+        high, wide = (math.ceil(side * beta / 28) * 28 for side in (height, width))
+    return picture.resize((wide, high), pil.Resampling.BICUBIC)
+
+
+class PublishedPlume:
+    """The evaluation of PLUME at batch 1, in float32."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import Qwen2VLForConditionalGeneration
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+            Qwen2VLImageProcessorPil,
+        )
+
+        loaded: Any = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.model: Any = loaded.eval()
+        self.processor: Any = Qwen2VLImageProcessorPil(
+            size={"shortest_edge": FLOOR, "longest_edge": CEILING}
+        )
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.adapter: dict[str, Tensor] = {}
+        for shard in folder.glob("*.safetensors"):
+            for name, tensor in load_file(shard).items():
+                if name.startswith("latent_moe_transition."):
+                    self.adapter[name.removeprefix("latent_moe_transition.")] = tensor
+
+    def ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def patches(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        made = self.processor(images=[first_resize(pil.fromarray(pixels))], return_tensors="pt")
+        return made["pixel_values"], made["image_grid_thw"]
+
+    def film_patches(self, frames: Pixels) -> tuple[Tensor, Tensor]:
+        """Interleave two pictures a moment; a picture's own patches show it twice."""
+        shown = [*frames, frames[-1]] if len(frames) % 2 else [*frames]
+        made = [self.patches(frame) for frame in shown]
+        parts = [patches.view(len(patches), 3, 2, 14, 14)[:, :, 0] for patches, _ in made]
+        moments = [
+            torch.stack([first, second], dim=2).flatten(1)
+            for first, second in zip(parts[::2], parts[1::2], strict=True)
+        ]
+        _, rows, columns = made[0][1][0].tolist()
+        return torch.cat(moments), torch.tensor([[len(moments), rows, columns]])
+
+    def transition(self, z: Tensor, step: int, c: Tensor) -> Tensor:
+        """Return A(z, k, c) of ``[D]`` with only the two best experts evaluated."""
+        w = self.adapter
+
+        def expert(name: str, u: Tensor) -> Tensor:
+            inner = w[f"{name}.fc1.weight"] @ u + w[f"{name}.fc1.bias"]
+            inner = 0.5 * inner * (1 + torch.erf(inner / math.sqrt(2)))
+            return w[f"{name}.fc2.weight"] @ inner + w[f"{name}.fc2.bias"]
+
+        centred = z - z.mean()
+        u = centred / torch.sqrt((centred**2).mean() + 1e-5) * w["ln.weight"] + w["ln.bias"]
+        e = w["step_embed.weight"][min(step, 31)]
+        powers = torch.exp(w["router.weight"] @ torch.cat([z + c, e]) + w["router.bias"])
+        pi = powers / powers.sum()
+        out = z + expert("shared_expert", u)
+        for m in sorted(range(EXPERTS), key=lambda m: -float(pi[m]))[:2]:
+            out = out + pi[m] * expert(f"experts.{m}", u)
+        return out
+
+    @torch.no_grad()
+    def readouts(self, item: Item, *, steps: int) -> dict[str, Tensor]:
+        """Return the unit vectors ``[D]`` of an item of words and one picture or film."""
+        from transformers import DynamicCache
+
+        text = "".join(part.text for part in item.parts if isinstance(part, Text))
+        visual = [part for part in item.parts if not isinstance(part, Text)]
+        shown = visual[0] if visual else Image(np.full((28, 28, 3), 255, dtype=np.uint8))
+        if isinstance(shown, Frames):
+            kind, named, (patches, grid) = "video", 2, self.film_patches(shown.pixels)
+        else:
+            kind, named, (patches, grid) = "image", 1, self.patches(shown.pixels)
+        num_pads = int(grid.prod()) // 4
+        prompt = f"{BEFORE}<|vision_start|>{f'<|{kind}_pad|>' * num_pads}<|vision_end|>"
+        ids: Tensor = torch.tensor([self.ids(prompt + text + AFTER)])
+        [pad, anchor] = self.ids(f"<|{kind}_pad|><disc_emb>")
+        types = named * torch.eq(ids, pad).int()
+        fields = {f"{kind}_grid_thw": grid}
+        inner, cache = self.model.model, DynamicCache(config=self.model.config.get_text_config())
+        positions, _ = inner.get_rope_index(
+            ids, types, **fields, attention_mask=torch.ones_like(ids)
+        )
+        pixels = "pixel_values_videos" if kind == "video" else "pixel_values"
+        prefix = inner(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            position_ids=positions,
+            mm_token_type_ids=types,
+            past_key_values=cache,
+            use_cache=True,
+            **fields,
+            **{pixels: patches},
+        ).last_hidden_state[0]
+        start, at = len(prefix), int(torch.eq(ids[0], anchor).nonzero()[-1])
+
+        def go_on(embeds: Tensor, position: int) -> Tensor:
+            """Return the states ``[m, D]`` of more positions, in the cache as well."""
+            where = torch.arange(position, position + len(embeds)).expand(3, 1, -1)
+            out = inner.language_model(
+                inputs_embeds=embeds[None],
+                position_ids=where,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            states: Tensor = out.last_hidden_state[0]
+            return states
+
+        z = prefix[-1]
+        for k in range(steps):
+            z = go_on(self.transition(z, k, prefix[at])[None], start + k)[-1]
+        suffix = inner.get_input_embeddings()(torch.tensor(self.ids(SUFFIX)))
+        gen = go_on(suffix, start + steps)[-1]
+        states = {"gen": gen, "disc": prefix[at], "disc_next": prefix[at + 1]}
+        return {name: F.normalize(state, dim=0) for name, state in states.items()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("hub") / "PLUME-Qwen2-VL-2B"
+    write_plume(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def published(folder: Path) -> PublishedPlume:
+    return PublishedPlume(folder)
+
+
+def cosines(ours: np.ndarray, wanted: list[Tensor]) -> list[float]:
+    pairs = zip(ours, wanted, strict=True)
+    return [float(np.float64(a) @ b.double().numpy()) for a, b in pairs]
+
+
+def with_readout(folder: Path, readout: str) -> Any:
+    path, description = model_description(folder)
+    return load_described(path, replace(description, readout=readout), device="cpu", dtype="auto")
+
+
+# ---------------------------------------------------------------- the promises
+
+
+@pytest.mark.parametrize("effort", [0, 4, 8])
+def test_the_vectors_are_those_of_the_published_evaluation(
+    folder: Path, published: PublishedPlume, effort: int
+) -> None:
+    embedder = load_embedder(folder, device="cpu", settings=ModelSettings(effort=effort))
+    items = list(ITEMS.values())
+
+    together = embedder.embed(items, role=Role.QUERY)
+    alone = np.concatenate([embedder.embed([item], role=Role.QUERY) for item in items])
+
+    wanted = [published.readouts(item, steps=effort)["gen"] for item in items]
+    assert min(cosines(together, wanted) + cosines(alone, wanted)) >= 0.999999
+    for ours in (together, alone):
+        np.testing.assert_allclose(ours, torch.stack(wanted).numpy(), rtol=0, atol=2e-6)
+
+
+def test_without_settings_the_effort_is_that_of_the_paper(
+    folder: Path, published: PublishedPlume
+) -> None:
+    item = ITEMS["words and a picture"]
+
+    ours = load_embedder(folder, device="cpu").embed([item])
+
+    assert cosines(ours, [published.readouts(item, steps=8)["gen"]])[0] >= 0.999999
+    assert cosines(ours, [published.readouts(item, steps=7)["gen"]])[0] < 0.99
+
+
+@pytest.mark.parametrize("readout", ["disc", "disc_next"])
+def test_both_discriminative_readouts_are_those_that_were_published(
+    folder: Path, published: PublishedPlume, readout: str
+) -> None:
+    """``disc`` as the training has it, ``disc_next`` as the evaluation reads it."""
+    items = list(ITEMS.values())
+
+    ours = with_readout(folder, readout).embed(items)
+
+    wanted = [published.readouts(item, steps=0) for item in items]
+    assert min(cosines(ours, [one[readout] for one in wanted])) >= 0.999999
+    other = {"disc": "disc_next", "disc_next": "disc"}[readout]
+    assert max(cosines(ours, [one[other] for one in wanted])) < 0.99
+
+
+def test_a_large_picture_lands_on_the_grid_of_two_resizes(
+    folder: Path, published: PublishedPlume
+) -> None:
+    """One resize alone would make it 100 by 120 patches."""
+    pixels = np.kron(noise(15, 18, 3), np.ones((100, 100, 1), dtype=np.uint8))
+    _, grid = published.patches(pixels)
+
+    ours = load_embedder(folder, device="cpu").embed([Item(Image(pixels))])
+
+    assert grid.tolist() == [[1, 100, 118]]
+    wanted = published.readouts(Item(Image(pixels)), steps=8)["gen"]
+    assert cosines(ours, [wanted])[0] >= 0.999999
+
+
+def test_grids_are_those_that_were_seen_of_the_evaluation(published: PublishedPlume) -> None:
+    """Of the oracle itself: 4 visual tokens of the blank picture, 32 of small frames."""
+    assert published.patches(np.full((28, 28, 3), 255, dtype=np.uint8))[1].tolist() == [[1, 4, 4]]
+    assert published.film_patches(noise(8, 60, 110, 3))[1].tolist() == [[4, 4, 8]]
+
+
+def test_a_converted_folder_gives_the_same_vectors_to_the_bit(folder: Path, tmp_path: Path) -> None:
+    items = list(ITEMS.values())
+
+    convert_model(folder, tmp_path / "ours")
+
+    assert not (tmp_path / "ours" / "config.json").exists()
+    np.testing.assert_array_equal(
+        load_embedder(tmp_path / "ours", device="cpu").embed(items),
+        load_embedder(folder, device="cpu").embed(items),
+    )
+
+
+def test_a_prompt_of_the_model_stands_where_the_evaluation_put_its_instruction(
+    folder: Path, published: PublishedPlume, tmp_path: Path
+) -> None:
+    instruction, item = "Find a picture of: ", ITEMS["words and a picture"]
+    convert_model(folder, tmp_path / "ours")
+
+    def with_prompt(fields: dict[str, Any]) -> None:
+        fields["prompts"]["query"] = instruction
+
+    edit_json(tmp_path / "ours" / "mmsearch.json", with_prompt)
+    ours = load_embedder(tmp_path / "ours", device="cpu").embed([item], role=Role.QUERY)
+
+    picture, words = item.parts
+    assert isinstance(words, Text)
+    wanted = published.readouts(Item([picture, instruction + words.text]), steps=8)["gen"]
+    assert cosines(ours, [wanted])[0] >= 0.999999
+
+
+def test_contiguous_positions_change_the_vector_wherever_pixels_are(folder: Path) -> None:
+    """The blank picture of words alone among them, and nothing once that is left out."""
+    path, described = model_description(folder)
+
+    def embedded(items: list[Item], mode: str, **policy: bool) -> np.ndarray:
+        fields: Mapping[str, Any] = described.backbone_config
+        changed = {"position_mode": mode, "policy": fields["policy"] | policy}
+        description = replace(described, backbone_config={**fields, **changed})
+        return load_described(path, description, device="cpu", dtype="auto").embed(items)
+
+    items = list(ITEMS.values())
+    released, contiguous = (embedded(items, mode) for mode in ("cache_length", "contiguous"))
+    alike = (released * contiguous).sum(axis=1)
+    assert alike.max() < 0.99
+
+    words = [ITEMS["words"], ITEMS["an instruction"]]
+    np.testing.assert_array_equal(
+        embedded(words, "cache_length", blank_image=False),
+        embedded(words, "contiguous", blank_image=False),
+    )
+
+
+def test_the_adapter_may_lie_in_any_shard_and_is_read_from_there(
+    folder: Path, tmp_path: Path
+) -> None:
+    """As a control of the oracle too: other weights of the adapter, another vector."""
+    other = tmp_path / "PLUME-other"
+    other.mkdir()
+    for file in folder.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    shards = sorted(other.glob("*.safetensors"))
+    moved: dict[str, Tensor] = {}
+
+    def take(tensors: dict[str, Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith("latent_moe_transition.")]:
+            moved[name] = tensors.pop(name)
+
+    edit_tensors(shards[1], take)
+    edit_tensors(shards[0], lambda tensors: tensors.update(moved))
+    index = other / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    weight_map |= dict.fromkeys(moved, shards[0].name)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    item = ITEMS["a picture"]
+    as_published = load_embedder(folder, device="cpu").embed([item])
+
+    np.testing.assert_array_equal(load_embedder(other, device="cpu").embed([item]), as_published)
+
+    edit_tensors(shards[0], lambda tensors: tensors["latent_moe_transition.ln.bias"].add_(1.0))
+    changed = load_embedder(other, device="cpu").embed([item])
+    assert float((changed @ as_published.T)[0, 0]) < 0.99
