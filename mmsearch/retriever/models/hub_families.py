@@ -9,21 +9,26 @@ plume                PLUME (arXiv 2604.02073), its evaluation at commit 18db7e4:
                      experts and their number are read from the weights; the number of steps
                      from trainer_state.json where it is there, else 8. The steering context
                      and the best two of the experts are as released.
-ume-r1               UME-R1 (arXiv 2511.00405): the same template up to the assistant, the
-                     thought written out. Chosen: thoughts end after 1,024 tokens (403 are
-                     usual; its demo allows 8,192), and PLUME's pixel limits, because PLUME's
-                     evaluation is a copy of its.
+ume-r1               UME-R1 (arXiv 2511.00405), its README and evaluation: the same template up
+                     to the assistant, the thought written out, 784 to 2,359,296 pixels. The
+                     prompt is on one line, as in its training data; its demo breaks it into
+                     three. Chosen: the first <gen_emb> ends a thought, where its evaluation
+                     writes on and takes the last one; a thought without one has it forced,
+                     where that takes the last state as it is; thoughts end after 1,024
+                     tokens (403 are usual; it allows 8,192).
 vlm2vec-v2           VLM2Vec-V2 (arXiv 2507.04590): no conversation at all, and pads without
                      <|vision_start|>, so that every feature takes a position of its own.
                      Chosen: its instructions differ by data set, and ours is that of document
-                     retrieval; pictures get the commonest of its targets' instructions.
+                     retrieval; pictures and films get the commonest of its targets'.
 gme                  GME (arXiv 2412.16855), gme_inference.py: features are counted as words
                      too, because its code hands the text model embeddings without ids. Chosen:
                      no instruction (its default) on both sides; films, of which it says
                      nothing, are shown as eight frames.
 qwen3-vl-embedding   Qwen3-VL-Embedding (arXiv 2601.04720), qwen3_vl_embedding.py: the
-                     instruction is the system's part; the last token is read. Chosen: films
-                     are taken to have been sampled once a second, as it samples them.
+                     instruction is the system's part; what is seen comes before what is said,
+                     in whichever order it was given; the last token is read. Chosen: films
+                     are taken to have been sampled once a second, as it samples them, and
+                     shown as eight frames, where it takes up to 64.
 qwen2-vl, qwen2.5-vl, qwen3-vl
                      the bare models, not trained to embed: their own chat format and the pixel
                      floors of their own preprocessing; ceilings and frames are chosen.
@@ -147,6 +152,7 @@ FAMILIES: Mapping[str, Family] = {
             image="<|image_pad|> ",
             video="<|video_pad|> ",
             wordless="Represent the given image.",
+            wordless_film="Understand the content of the provided video.",
             visual_positions=False,
         ),
         prompts=Prompts(query="Find a document image that matches the given query: "),
@@ -170,7 +176,7 @@ FAMILIES: Mapping[str, Family] = {
         title="Qwen3-VL-Embedding",
         model_types=("qwen3_vl",),
         named=r"qwen3[-_]?vl[-_]?embed|qwen3vlforembedding",
-        chat=ChatFormat(template=f"{INSTRUCTED}{{parts}}{END}{ASSISTANT}"),
+        chat=ChatFormat(template=f"{INSTRUCTED}{{visuals}}{{text}}{END}{ASSISTANT}"),
         prompts=Prompts(
             "Retrieve images or text relevant to the user's query.", "Represent the user's input."
         ),

@@ -31,6 +31,7 @@ class ChatFormat:
     video:    what stands for a film, likewise
     anchor:   the token whose last occurrence is the semantic anchor; empty for none
     wordless: what stands for the words of an item that has none, such as a lone picture
+    wordless_film: the same for one of films alone; ``wordless`` where it is empty
     visual_positions: whether features lie in rows and columns (M-RoPE); False counts each
               as a word, which is how VLM2Vec and GME were trained
 
@@ -45,6 +46,7 @@ class ChatFormat:
     video: str = "<|vision_start|><|video_pad|><|vision_end|>"
     anchor: str = ""
     wordless: str = ""
+    wordless_film: str = ""
     visual_positions: bool = True
 
     def __post_init__(self) -> None:

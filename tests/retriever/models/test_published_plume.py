@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image as pil
 from published_folders import PLUME_TOKENS, edit_json, edit_tensors, write_published
+from published_pixels import PublishedPixels, noise, strengthen
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -28,7 +28,6 @@ from mmsearch.retriever.models.convert import convert_model
 from mmsearch.retriever.models.description import ModelSettings
 from mmsearch.values import Frames, Image, Item, Role, Text
 
-Pixels = np.ndarray
 WIDTH, EXPERTS = 32, 4
 BEFORE = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 AFTER = (
@@ -38,11 +37,6 @@ AFTER = (
     "represent the entire input.<|im_end|>\n<|im_start|>assistant\n<think><bot>"
 )
 SUFFIX = "<eot></think>\n<gen_emb>"
-FLOOR, CEILING = 784, 2_359_296  # of the image processor
-
-
-def noise(*shape: int) -> Pixels:
-    return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
 
 
 ITEMS = {
@@ -89,33 +83,7 @@ def write_plume(folder: Path) -> None:
     edit_json(index, lambda it: it["weight_map"].update(dict.fromkeys(adapter, last.name)))
 
 
-def strengthen(tensors: dict[str, Tensor]) -> None:
-    """Let tokens differ and look far, so that what is wrong anywhere shows in the vector.
-
-    As drawn, attention is so even that all items have nearly one vector.
-    """
-    for name, tensor in tensors.items():
-        if "norm" in name and name.endswith("weight"):
-            tensor.add_(1.0)
-        elif tensor.ndim > 1 and "embed_tokens" not in name:
-            gain = 2.0 if ".q_proj." in name or ".k_proj." in name else 1.0
-            tensor.mul_(gain / (0.3 * math.sqrt(tensor[0].numel())))
-
-
 # ---------------------------------------------------------------- the oracle
-
-
-def first_resize(picture: pil.Image) -> pil.Image:
-    """Resize as qwen-vl-utils 0.0.11: to multiples of 28, between 4 and 16,384 squares."""
-    width, height = picture.size
-    high, wide = (max(28, round(side / 28) * 28) for side in (height, width))
-    if high * wide > 16_384 * 784:
-        beta = math.sqrt(height * width / (16_384 * 784))
-        high, wide = (math.floor(side / beta / 28) * 28 for side in (height, width))
-    elif high * wide < 4 * 784:
-        beta = math.sqrt(4 * 784 / (height * width))
-        high, wide = (math.ceil(side * beta / 28) * 28 for side in (height, width))
-    return picture.resize((wide, high), pil.Resampling.BICUBIC)
 
 
 class PublishedPlume:
@@ -123,15 +91,10 @@ class PublishedPlume:
 
     def __init__(self, folder: Path) -> None:
         from transformers import Qwen2VLForConditionalGeneration
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-            Qwen2VLImageProcessorPil,
-        )
 
         loaded: Any = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         self.model: Any = loaded.eval()
-        self.processor: Any = Qwen2VLImageProcessorPil(
-            size={"shortest_edge": FLOOR, "longest_edge": CEILING}
-        )
+        self.pixels = PublishedPixels(784, 2_359_296, twice=True)
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.adapter: dict[str, Tensor] = {}
         for shard in folder.glob("*.safetensors"):
@@ -142,22 +105,6 @@ class PublishedPlume:
     def ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
-
-    def patches(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
-        made = self.processor(images=[first_resize(pil.fromarray(pixels))], return_tensors="pt")
-        return made["pixel_values"], made["image_grid_thw"]
-
-    def film_patches(self, frames: Pixels) -> tuple[Tensor, Tensor]:
-        """Interleave two pictures a moment; a picture's own patches show it twice."""
-        shown = [*frames, frames[-1]] if len(frames) % 2 else [*frames]
-        made = [self.patches(frame) for frame in shown]
-        parts = [patches.view(len(patches), 3, 2, 14, 14)[:, :, 0] for patches, _ in made]
-        moments = [
-            torch.stack([first, second], dim=2).flatten(1)
-            for first, second in zip(parts[::2], parts[1::2], strict=True)
-        ]
-        _, rows, columns = made[0][1][0].tolist()
-        return torch.cat(moments), torch.tensor([[len(moments), rows, columns]])
 
     def transition(self, z: Tensor, step: int, c: Tensor) -> Tensor:
         """Return A(z, k, c) of ``[D]`` with only the two best experts evaluated."""
@@ -187,9 +134,9 @@ class PublishedPlume:
         visual = [part for part in item.parts if not isinstance(part, Text)]
         shown = visual[0] if visual else Image(np.full((28, 28, 3), 255, dtype=np.uint8))
         if isinstance(shown, Frames):
-            kind, named, (patches, grid) = "video", 2, self.film_patches(shown.pixels)
+            kind, named, (patches, grid) = "video", 2, self.pixels.film(shown.pixels)
         else:
-            kind, named, (patches, grid) = "image", 1, self.patches(shown.pixels)
+            kind, named, (patches, grid) = "image", 1, self.pixels.picture(shown.pixels)
         num_pads = int(grid.prod()) // 4
         prompt = f"{BEFORE}<|vision_start|>{f'<|{kind}_pad|>' * num_pads}<|vision_end|>"
         ids: Tensor = torch.tensor([self.ids(prompt + text + AFTER)])
@@ -306,7 +253,7 @@ def test_a_large_picture_lands_on_the_grid_of_two_resizes(
 ) -> None:
     """One resize alone would make it 100 by 120 patches."""
     pixels = np.kron(noise(15, 18, 3), np.ones((100, 100, 1), dtype=np.uint8))
-    _, grid = published.patches(pixels)
+    _, grid = published.pixels.picture(pixels)
 
     ours = load_embedder(folder, device="cpu").embed([Item(Image(pixels))])
 
@@ -317,8 +264,10 @@ def test_a_large_picture_lands_on_the_grid_of_two_resizes(
 
 def test_grids_are_those_that_were_seen_of_the_evaluation(published: PublishedPlume) -> None:
     """Of the oracle itself: 4 visual tokens of the blank picture, 32 of small frames."""
-    assert published.patches(np.full((28, 28, 3), 255, dtype=np.uint8))[1].tolist() == [[1, 4, 4]]
-    assert published.film_patches(noise(8, 60, 110, 3))[1].tolist() == [[4, 4, 8]]
+    assert published.pixels.picture(np.full((28, 28, 3), 255, dtype=np.uint8))[1].tolist() == [
+        [1, 4, 4]
+    ]
+    assert published.pixels.film(noise(8, 60, 110, 3))[1].tolist() == [[4, 4, 8]]
 
 
 def test_a_converted_folder_gives_the_same_vectors_to_the_bit(folder: Path, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ class Chat:
         spelled: list[tuple[str, bool]] = []  # and whether it is the item's words
         shown = [(self._visual(part), False) for part in parts if isinstance(part, Shown)]
         texts = [part for part in parts if isinstance(part, str)]
-        no_words = [] if "".join(texts).strip() else [(self.form.wordless, False)]
+        no_words = [] if "".join(texts).strip() else [(self._wordless(parts), False)]
         for piece in self.pieces:
             if piece == "{prompt}":
                 spelled.append((self.prompts.of(role), False))
@@ -216,6 +216,12 @@ class Chat:
                 spans.append((start, start + len(text)))
             start += len(text)
         return _Draft(self._encode("".join(text for text, _ in spelled)), tuple(spans))
+
+    def _wordless(self, parts: Sequence[ShownPart]) -> str:
+        """Return what stands for the words of an item that has none."""
+        shown = [part for part in parts if isinstance(part, Shown)]
+        only_films = bool(shown) and all(part.is_film for part in shown)
+        return (self.form.wordless_film if only_films else "") or self.form.wordless
 
     def _in_order(self, parts: Sequence[ShownPart], words: Sequence[str]) -> list[tuple[str, bool]]:
         """Spell parts one after the other; texts that would touch are on lines of their own."""
