@@ -5,7 +5,9 @@
 It is how UME-R1 embeds, and the baseline that PLUME and LaME are measured against: each
 token of thought streams the whole network once, where a latent step carries a vector.
 Rows of a batch end at different tokens; those that have ended write on until all have,
-and the state that was read out of them stays what it was.
+and the state that was read out of them stays what it was. The first readout token counts:
+UME-R1's own evaluation writes on to the end token and takes the last, which is the same
+one wherever a thought ends as it was trained to.
 """
 
 from collections.abc import Mapping

@@ -32,8 +32,8 @@ class RolloutConfig:
 
     steps:       the most latent steps, which is how many it was trained with
     suffix:      text forced after them; its last token is the readout
-    context:     what steers the adapter: the semantic anchor ("disc"), z(0)
-                 ("prefix_last") or zeros ("none")
+    context:     what steers the adapter: the semantic anchor ("disc"), which is z(0) in a
+                 prompt without one, always z(0) ("prefix_last"), or zeros ("none")
     adapter:     None feeds a state back as it is, which is Coconut's recurrence
     """
 

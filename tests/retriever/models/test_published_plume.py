@@ -8,6 +8,7 @@ the published tensors. One item at a time, as there.
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from mmsearch.errors import BadCheckpoint
 from mmsearch.retriever.embedding.load import load_described, load_embedder, model_description
 from mmsearch.retriever.models.convert import convert_model
 from mmsearch.retriever.models.description import ModelSettings
@@ -322,14 +324,52 @@ def test_contiguous_positions_change_the_vector_wherever_pixels_are(folder: Path
     )
 
 
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("router.bias", r"missing tensors \['reasoner.adapter.router.bias'\]"),
+        ("experts.2.fc2", r"missing tensors \['reasoner.adapter.experts.2.fc2.bias'"),
+        ("experts.3", r"router.weight is \[4, 64\], not \[3, 64\]"),
+        ("", r"it is a PLUME without its adapter"),
+    ],
+)
+def test_a_part_of_the_adapter_is_not_enough(
+    folder: Path, tmp_path: Path, missing: str, reason: str
+) -> None:
+    """The published loader takes whatever it finds, and embeds with chance for the rest."""
+    shutil.copytree(folder, tmp_path / "PLUME")
+    unwanted = f"latent_moe_transition.{missing}"
+
+    def drop(tensors: dict[str, Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith(unwanted)]:
+            del tensors[name]
+
+    edit_tensors(tmp_path / "PLUME" / "model-00002-of-00002.safetensors", drop)
+    edit_json(
+        tmp_path / "PLUME" / "model.safetensors.index.json", lambda it: drop(it["weight_map"])
+    )
+
+    with pytest.raises(BadCheckpoint, match=reason):
+        load_embedder(tmp_path / "PLUME", device="cpu")
+
+
+def test_slivers_and_a_single_pixel_have_a_vector(folder: Path) -> None:
+    """The published evaluation refuses what is 200 times longer than wide."""
+    shapes = [(1, 1), (1, 20_000), (20_000, 1)]
+
+    vectors = load_embedder(folder, device="cpu").embed(
+        [Item(Image(noise(*shape, 3))) for shape in shapes]
+    )
+
+    np.testing.assert_allclose((vectors**2).sum(axis=1), 1.0, atol=1e-6)
+
+
 def test_the_adapter_may_lie_in_any_shard_and_is_read_from_there(
     folder: Path, tmp_path: Path
 ) -> None:
     """As a control of the oracle too: other weights of the adapter, another vector."""
     other = tmp_path / "PLUME-other"
-    other.mkdir()
-    for file in folder.iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folder, other)
     shards = sorted(other.glob("*.safetensors"))
     moved: dict[str, Tensor] = {}
 
