@@ -8,20 +8,45 @@ import functools
 import importlib.util
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+from mmsearch.retriever.models.backbones.graphs import ONE_AT_A_TIME
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# Of one piece in a process, over all its models and precisions; torch stops at 8 by itself.
+# Its settings belong to a context, so every context is told once.
+MOST_VARIANTS = 64
+_told = ContextVar("_told", default=False)
 
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Return ``function`` as torch compiles it, for sizes that change from call to call."""
-    return torch.compile(function, dynamic=True, fullgraph=True)
+
+def compiled(function: Callable[P, R], *, axes: tuple[int, ...] = (0,)) -> Callable[P, R]:
+    """Return ``function`` as torch compiles it, for ``axes`` whose sizes change between calls.
+
+    The sizes of other axes, and of vectors, are compiled for: an index that is divided by
+    a number known beforehand costs nothing, and neighbours are read together.
+    """
+    fast = torch.compile(function, dynamic=False, fullgraph=True)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not _told.get():
+            _told.set(True)
+            torch._dynamo.config.recompile_limit = MOST_VARIANTS
+        for x in args:
+            if isinstance(x, Tensor) and x.ndim > 1:
+                for axis in axes:
+                    torch._dynamo.maybe_mark_dynamic(x, axis % x.ndim)
+        return fast(*args, **kwargs)
+
+    return call
 
 
 def fused(
@@ -49,8 +74,10 @@ def fused(
         if first.device.type == "cuda" and not has_triton():
             return function(*args, **kwargs)
         try:
-            fast = fast or compiler(function)
-            return fast(*args, **kwargs)
+            # A compiler times its kernels, and waiting for a device breaks a recording.
+            with ONE_AT_A_TIME:
+                fast = fast or compiler(function)
+                return fast(*args, **kwargs)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler may raise: the plain function is right

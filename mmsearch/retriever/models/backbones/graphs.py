@@ -153,8 +153,8 @@ class Arena:
         Whatever no prompt will overwrite is zeroed: a masked place weighs nothing, but
         nothing times NaN is NaN, and the batch before may have computed one.
         """
-        self.joint[:, :, :num_rows, :, num_places:start] = 0
-        self.joint[:, :, num_rows:, :, :start] = 0
+        self.joint[:, :, :num_rows, :, num_places:] = 0
+        self.joint[:, :, num_rows:] = 0
         self.whole.mask[:, :start] = False
         self.whole.mask[:, start:] = True
 

@@ -16,6 +16,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+# Attention goes over so many places more or less: matrix products are slow over rows that
+# are no multiple of 16 bytes long, and the steps of a thought are of one shape.
+SEEN_STEP = 16
+
 
 @dataclass(frozen=True, slots=True)
 class BufferShape:
@@ -103,7 +107,8 @@ class Extension:
     """One pass over ``num_new`` places: takes every layer's keys, gives back all there are.
 
     ``new_mask [B, num_new]`` is False where a row has no token; None means that all have.
-    ``mask [B, length + num_new]`` is that of all places, the new ones among them.
+    ``mask [B, T]`` is that of all places, the new ones among them, and of some behind them
+    where there are any: T is a multiple of SEEN_STEP in buffers that are large enough.
     """
 
     def __init__(self, cache: KVCache, num_new: int, new_mask: Tensor | None = None) -> None:
@@ -111,9 +116,10 @@ class Extension:
         self.in_place = not torch.is_grad_enabled()
         self.cache = cache.with_room(num_new) if self.in_place else cache
         if self.in_place:
-            self.mask = self.cache.mask[:, : self.end]  # True ahead already
+            self.seen = min(-(-self.end // SEEN_STEP) * SEEN_STEP, self.cache.places)
+            self.mask = self.cache.mask[:, : self.seen]  # True ahead already
             if new_mask is not None:
-                self.mask[:, start:] = new_mask
+                self.mask[:, start : self.end] = new_mask
         else:
             before = cache.mask[:, :start]
             if new_mask is None:
@@ -128,7 +134,7 @@ class Extension:
         if self.in_place:
             keys[:, :, start : self.end] = k
             values[:, :, start : self.end] = v
-            return keys[:, :, : self.end], values[:, :, : self.end]
+            return keys[:, :, : self.seen], values[:, :, : self.seen]
         self._keys.append(torch.cat([keys[:, :, :start], k], dim=2))
         self._values.append(torch.cat([values[:, :, :start], v], dim=2))
         return self._keys[-1], self._values[-1]

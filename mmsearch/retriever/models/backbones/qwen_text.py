@@ -35,7 +35,6 @@ from mmsearch.retriever.models.backbones.kv_cache import (
     allocate,
 )
 from mmsearch.retriever.models.backbones.layers import (
-    Attention,
     Layer,
     Norm,
     Packed,
@@ -122,8 +121,9 @@ def head_width(config: TextConfig) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """Return ``silu(gate) * up``."""
+def swiglu(joint: Tensor) -> Tensor:
+    """Return ``silu(gate) * up`` of both side by side, ``[T, 2 * ffn_width]``."""
+    gate, up = joint.chunk(2, dim=-1)
     return F.silu(gate) * up
 
 
@@ -166,11 +166,20 @@ class TextHalf:
             x = x + y
             return x, F.rms_norm(x, weight.shape, weight, eps)
 
-        def norm_rotate(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-            return rotate(F.rms_norm(x, weight.shape, weight, eps), cos, sin)
+        heads = self.num_heads, self.num_kv_heads
+
+        def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+            both = rotate(qkv[:, : sum(heads)], cos, sin)
+            return both[:, : heads[0]], both[:, heads[0] :]
+
+        def norm_turn(
+            qkv: Tensor, q_weight: Tensor, k_weight: Tensor, cos: Tensor, sin: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            q, k = qkv[:, : heads[0]], qkv[:, heads[0] : sum(heads)]
+            return rotate(norm(q, q_weight), cos, sin), rotate(norm(k, k_weight), cos, sin)
 
         self._norm, self._add_norm = norm, fused(add_norm)
-        self._rotate, self._norm_rotate = fused(rotate), fused(norm_rotate)
+        self._turn, self._norm_turn = fused(turn), fused(norm_turn)
         self._swiglu = fused(swiglu)
 
     def prefill(
@@ -226,7 +235,7 @@ class TextHalf:
         ahead = torch.arange(num_new, device=embeds.device)
         positions = (cache.next_position[:, None] + ahead)[..., None]  # (B, m, 1)
         group = self.num_heads // self.num_kv_heads
-        bias = grouped_bias(extension.mask, num_new, group=group, dtype=embeds.dtype)
+        bias = grouped_bias(extension.mask, cache.length, num_new, group=group, dtype=embeds.dtype)
         hidden = self._run(embeds, positions, extension, bias, [])
         return hidden, extension.close(cache.next_position + num_new)
 
@@ -298,8 +307,7 @@ class TextHalf:
         norms = [layer.input_layernorm.weight for layer in layers] + [self._last_norm().weight]
         y = self._norm(x, norms[0])
         for i, layer in enumerate(layers):
-            q, k, v = self._qkv(i, y)  # (B * m, heads, head_dim)
-            q, k = self._turn(layer.self_attn, q, k, cos, sin)
+            q, k, v = self._qkv(i, y, cos, sin)  # (B * m, heads, head_dim)
             k, v = (t.view(batch, length, -1, self.head_dim).transpose(1, 2) for t in (k, v))
             q = q.view(batch, length, -1, self.head_dim)
             keys, values = extension.put(i, k, v)
@@ -309,40 +317,34 @@ class TextHalf:
                 mixed = attend_grouped(q, keys, values, bias)
             mixed = layer.self_attn.o_proj(mixed.flatten(2).flatten(0, 1))
             x, y = self._add_norm(x, mixed, layer.post_attention_layernorm.weight)
-            y = layer.mlp.down_proj(self._swiglu(*self._gate_up(i, y)))
+            y = layer.mlp.down_proj(self._swiglu(self._gate_up(i, y)))
             if i < len(added):
                 x, y = x + y, added[i].flatten(0, 1)
             x, y = self._add_norm(x, y, norms[i + 1])
         return y.view(batch, length, -1)
 
-    def _turn(
-        self, attention: Attention, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        if hasattr(attention, "q_norm") and hasattr(attention, "k_norm"):
-            return (
-                self._norm_rotate(q, attention.q_norm.weight, cos, sin),
-                self._norm_rotate(k, attention.k_norm.weight, cos, sin),
-            )
-        return self._rotate(q, cos, sin), self._rotate(k, cos, sin)
-
-    def _qkv(self, i: int, y: Tensor) -> Sequence[Tensor]:
-        """Return queries, keys and values ``[B * m, heads, head_dim]``."""
-        modules = attention_inputs(self._layers()[i])
-        packed = self._packed_layer(i)
+    def _qkv(self, i: int, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values ``[B * m, heads, head_dim]``, the first two turned."""
+        layer, packed = self._layers()[i], self._packed_layer(i)
+        modules, attention = attention_inputs(layer), layer.self_attn
         if packed is not None and lies_in(packed.qkv, modules):
-            whole = F.linear(y, packed.qkv, packed.qkv_bias).view(
-                -1, self.num_heads + 2 * self.num_kv_heads, self.head_dim
-            )
-            heads = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
-            return torch.split(whole, heads, dim=1)
-        return [module(y).unflatten(-1, (-1, self.head_dim)) for module in modules]
+            qkv = F.linear(y, packed.qkv, packed.qkv_bias)
+        else:
+            qkv = torch.cat([module(y) for module in modules], dim=-1)
+        qkv = qkv.view(len(y), -1, self.head_dim)
+        if hasattr(attention, "q_norm") and hasattr(attention, "k_norm"):
+            weights = attention.q_norm.weight, attention.k_norm.weight
+            q, k = self._norm_turn(qkv, *weights, cos, sin)
+        else:
+            q, k = self._turn(qkv, cos, sin)
+        return q, k, qkv[:, -self.num_kv_heads :]
 
-    def _gate_up(self, i: int, y: Tensor) -> Sequence[Tensor]:
-        modules = feed_forward_inputs(self._layers()[i])
-        packed = self._packed_layer(i)
+    def _gate_up(self, i: int, y: Tensor) -> Tensor:
+        """Return both inputs of SwiGLU side by side, ``[B * m, 2 * ffn_width]``."""
+        modules, packed = feed_forward_inputs(self._layers()[i]), self._packed_layer(i)
         if packed is not None and lies_in(packed.gate_up, modules):
-            return F.linear(y, packed.gate_up).chunk(2, dim=-1)
-        return [module(y) for module in modules]
+            return F.linear(y, packed.gate_up)
+        return torch.cat([module(y) for module in modules], dim=-1)
 
     def _packed_layer(self, i: int) -> Packed | None:
         if not self._packed or torch.is_grad_enabled():

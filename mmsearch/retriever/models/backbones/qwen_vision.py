@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsearch.retriever.models.backbones.attention import attend_wholly
 from mmsearch.retriever.models.backbones.fused import fused
 from mmsearch.retriever.models.backbones.patches import (
     CLIP_MEAN,
@@ -289,25 +290,27 @@ class VisionTower(nn.Module):
         """Return what each patch gathers from its sequence, ``[P, D]``."""
         attention: Any = part
         qkv = attention.qkv(hidden).unflatten(-1, (3, self.num_heads, -1))  # (P, 3, heads, d)
-        query, key = _rotate(qkv[:, :2], layout.cos, layout.sin).unbind(1)
+        query, key = _rotate(qkv, layout.cos, layout.sin).unbind(1)
         value = qkv[:, 2]
         sizes = [count * length for count, length in layout.runs]
         gathered = []
         for run, *parts in zip(
             layout.runs, *(torch.split(one, sizes) for one in (query, key, value)), strict=True
         ):
-            apart = [part.unflatten(0, run).transpose(1, 2) for part in parts]
-            one = F.scaled_dot_product_attention(*apart)  # (sequences, heads, patches, d)
-            gathered.append(one.transpose(1, 2).flatten(2).flatten(0, 1))
+            one = attend_wholly(*(part.unflatten(0, run) for part in parts))
+            gathered.append(one.flatten(2).flatten(0, 1))
         return attention.proj(gathered[0] if len(gathered) == 1 else torch.cat(gathered))
 
 
 @fused
-def _rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn ``[P, 2, heads, head_dim]`` by its patches' angles, in float32 whatever the dtype."""
-    first, second = vectors.chunk(2, dim=-1)
+def _rotate(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn queries and keys of ``[P, 3, heads, head_dim]`` by their patches' angles.
+
+    In float32 whatever the dtype; ``[P, 2, heads, head_dim]``.
+    """
+    first, second = qkv[:, :2].chunk(2, dim=-1)
     halves = first * cos - second * sin, second * cos + first * sin
-    return torch.cat(halves, dim=-1).to(vectors.dtype)
+    return torch.cat(halves, dim=-1).to(qkv.dtype)
 
 
 @fused
