@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsearch.retriever.models.backbones.fused import fused
+
 NUM_STEP_ROWS = 32  # a later step has the embedding of the last of them
 
 
@@ -85,7 +87,13 @@ class LatentAdapter(nn.Module):
         """
         weights = self.weigh(self.route(z, step, anchor))
         u = self.ln(z)
-        thought = self.shared_expert(u).float()
-        for i, expert in enumerate(self.experts):
-            thought = thought + weights[:, i, None] * expert(u).float()
-        return (z.float() + thought).to(z.dtype)
+        return _mixed(z, weights, self.shared_expert(u), *(expert(u) for expert in self.experts))
+
+
+@fused
+def _mixed(z: Tensor, weights: Tensor, shared: Tensor, *experts: Tensor) -> Tensor:
+    """Return ``z`` and what the experts add to it, summed in float32."""
+    thought = shared.float()
+    for i, expert in enumerate(experts):
+        thought = thought + weights[:, i, None] * expert.float()
+    return (z.float() + thought).to(z.dtype)

@@ -168,9 +168,8 @@ class TextHalf:
 
         heads = self.num_heads, self.num_kv_heads
 
-        def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-            both = rotate(qkv[:, : sum(heads)], cos, sin)
-            return both[:, : heads[0]], both[:, heads[0] :]
+        def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+            return rotate(qkv[:, : sum(heads)], cos, sin)
 
         def norm_turn(
             qkv: Tensor, q_weight: Tensor, k_weight: Tensor, cos: Tensor, sin: Tensor
@@ -336,7 +335,8 @@ class TextHalf:
             weights = attention.q_norm.weight, attention.k_norm.weight
             q, k = self._norm_turn(qkv, *weights, cos, sin)
         else:
-            q, k = self._turn(qkv, cos, sin)
+            turned = self._turn(qkv, cos, sin)
+            q, k = turned[:, : self.num_heads], turned[:, self.num_heads :]
         return q, k, qkv[:, -self.num_kv_heads :]
 
     def _gate_up(self, i: int, y: Tensor) -> Tensor:
