@@ -21,8 +21,8 @@ from mmsearch.retriever.embedding.memory import (
     TokenBudget,
     free_memory,
     is_out_of_memory,
-    on_device,
     plan_tokens,
+    queue_of_caller,
 )
 from mmsearch.retriever.embedding.schedule import Schedule, SideBySide
 from mmsearch.retriever.models.checkpoint import Model
@@ -105,11 +105,15 @@ class LatentEmbedder:
         order: list[int] = []
         done: list[Tensor] = []
 
+        queue = queue_of_caller(self._device)
+
         def collate(cut: _Cut) -> Batch | None:
-            return self._collate([items[row] for row in cut.rows], role)
+            with queue():
+                return self._collate([items[row] for row in cut.rows], role)
 
         def compute(cut: _Cut, batch: Batch | None) -> tuple[_Cut, Tensor]:
-            return cut, self._compute(cut, batch, collate)
+            with queue():
+                return cut, self._compute(cut, batch, collate)
 
         for cut, embedded in self._schedule.run(self._cuts(items), collate, compute):
             order += cut.rows
@@ -177,14 +181,13 @@ class LatentEmbedder:
             return None
         backbone, head = self._model.backbone, self._model.head
         try:
-            with on_device(self._device):
-                base = backbone.readouts(batch).get("base")
-                readout = None
-                if not head.is_closed():
-                    effort = self._space.effort
-                    thought = self._model.reasoner.think(backbone, batch, effort=effort)
-                    readout = thought[self._description.readout]
-                return F.normalize(head(base, readout)[:, : self._space.dim], dim=-1)
+            base = backbone.readouts(batch).get("base")
+            readout = None
+            if not head.is_closed():
+                effort = self._space.effort
+                thought = self._model.reasoner.think(backbone, batch, effort=effort)
+                readout = thought[self._description.readout]
+            return F.normalize(head(base, readout)[:, : self._space.dim], dim=-1)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -8,6 +8,7 @@ that does not fit costs itself.
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -77,9 +78,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which ``device`` is the one that streams and graphs belong to."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+def queue_of_caller(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Return what makes contexts in which work goes where that of this thread goes now.
+
+    Threads have streams of their own: what one prepares and another computes with is in
+    order only on one stream. ``device`` is the one that streams and graphs belong to.
+    """
+    if device.type != "cuda":
+        return nullcontext
+    stream = torch.cuda.current_stream(device)
+    return lambda: torch.cuda.stream(stream)
 
 
 def free_memory(device: torch.device) -> None:

@@ -1,6 +1,8 @@
 """What only a GPU can show; the rest of its path is tested on a CPU beside it."""
 
+import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,21 @@ from mmsearch.retriever.models.checkpoint import read_checkpoint
 from mmsearch.retriever.models.tiny_qwen import write_random_qwen
 from mmsearch.values import Frames, Item
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    # A compiler's warning that became an error would be taken for its failure.
+    pytest.mark.filterwarnings("ignore"),
+]
 MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def nothing_falls_back(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Hold every test to recorded and compiled work: what falls back to less is logged."""
+    with caplog.at_level(logging.WARNING, "mmsearch"):
+        yield
+    said = [one.getMessage() for one in caplog.get_records("call")]
+    assert said == []
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +88,18 @@ def test_threads_share_a_gpu(folder: Path, items: list[Item]) -> None:
         thread.join()
 
     assert wrong == []
+
+
+def test_work_goes_to_the_stream_of_the_caller(folder: Path, items: list[Item]) -> None:
+    embedder = load_embedder(folder, device="cuda", dtype="float32")
+    expected = embedder.embed(items)
+    busy = torch.ones(8_192, 8_192, device="cuda")
+
+    for _ in range(4):
+        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            for _ in range(20):
+                busy = (busy @ busy).clamp(-1, 1)  # what is queued after it has to wait for it
+            assert (embedder.embed(items) * expected).sum(axis=1).min() >= 0.9999
 
 
 def test_a_batch_that_is_too_much_for_a_gpu_is_embedded_in_halves(folder: Path) -> None:
