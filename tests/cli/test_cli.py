@@ -395,7 +395,7 @@ def test_another_model_is_exit_code_4(home: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--effort", "3"], "effort 3: default (none) has efforts 0 only"),
+        (["--effort", "3"], "effort 3: default (none) has effort 0 only"),
         (["--dims", "385"], "dims 385: vectors of default have 384 dimensions"),
         (["--max-pixels", "0"], "max-pixels 0: it is 784 to 12,845,056"),
         (["--device", "gpu"], "device gpu: there is none\n  try: --device auto, cpu or cuda:N"),

@@ -51,6 +51,12 @@ from mmsearch.retriever.models.weight_files import (
 )
 
 SCALE = ".scale"  # stands behind the name of a matrix that is kept as int8 rows
+COUNTED = ("num_hidden_layers", "num_layers", "depth", "num_experts")
+DIVIDING = (
+    *("num_attention_heads", "num_key_value_heads", "num_heads", "num_kv_heads"),
+    *("hidden_size", "intermediate_size", "embed_dim", "vocab_size", "max_position_embeddings"),
+    *("patch_size", "spatial_merge_size", "temporal_patch_size"),
+)
 ROW_WORTH_QUANTISING = 64  # shorter rows would spend as many bytes on their scales
 
 
@@ -197,6 +203,7 @@ def matched_model(
     """
     headers = read_headers(shards)
     try:
+        _refuse_counts([description.backbone_config, description.reasoner_config], len(headers))
         words = Tokenizer.from_file(str(tokenizer))
         with torch.device("meta"):  # no time is spent on weights that are replaced at once
             model = build_model(description, words)
@@ -205,6 +212,21 @@ def matched_model(
         raise BadCheckpoint(folder, str(error) or type(error).__name__) from None
     _check_tensors(folder, {own: headers[hub] for own, hub in hub_names.items()}, model)
     return model, hub_names
+
+
+def _refuse_counts(said: Any, num_tensors: int) -> None:  # noqa: ANN401 - any JSON
+    """Raise ValueError for a count in a configuration that no such files make up.
+
+    Every layer and every expert has a tensor: a million of them would be built for minutes
+    before any is found missing.
+    """
+    for name, value in said.items() if isinstance(said, Mapping) else enumerate(said):
+        if isinstance(value, Mapping | list | tuple):
+            _refuse_counts(value, num_tensors)
+        elif type(value) is int and name in COUNTED and value > num_tensors:
+            raise ValueError(f"{name} is {value}, and its files hold {num_tensors} tensors")
+        elif type(value) is int and name in DIVIDING and value < 1:
+            raise ValueError(f"{name} is {value}, and counts from 1")
 
 
 def _own_names(headers: Mapping[str, TensorInfo], description: ModelDescription) -> dict[str, str]:

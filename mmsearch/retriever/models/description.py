@@ -21,6 +21,7 @@ from typing import Any
 
 from mmsearch.errors import BadCheckpoint, BadSetting
 from mmsearch.retriever.models.prompts import Prompts
+from mmsearch.retriever.models.weight_files import read_json
 from mmsearch.retriever.seams import Calibration
 from mmsearch.values import Space, View
 
@@ -34,6 +35,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What may be asked for: a patch of 28 x 28 that readers pad a sliver to, and what Qwen-VL was
 # made for. More would let 48 pictures that wait to be embedded fill the memory.
 PIXELS = range(28 * 28, 16_384 * 28 * 28 + 1)
+MOST_STEPS = MOST_FRAMES = 1_024  # far beyond what anyone trains
 
 
 class Layout(enum.StrEnum):
@@ -102,9 +104,12 @@ class ModelDescription:
     def with_settings(self, settings: ModelSettings) -> "ModelDescription":
         """Return it as the user wants it; raises BadSetting for what it does not have."""
         changes: dict[str, Any] = {}
+        for name, asked in asdict(settings).items():
+            if asked is not None and type(asked) is not int:  # True and 2.0 would equal an int
+                raise BadSetting(f"{name.replace('_', '-')} {asked!r}", "it is a whole number")
         if settings.effort is not None:
             if settings.effort not in self.efforts:
-                reason = f"{self.name} ({self.reasoner}) has efforts {_span(self.efforts)}"
+                reason = f"{self.name} ({self.reasoner}) has {_span(self.efforts)}"
                 raise BadSetting(f"effort {settings.effort}", reason)
             changes["effort"] = settings.effort
         if settings.max_pixels is not None:
@@ -174,7 +179,9 @@ class ModelDescription:
 
 
 def _span(efforts: range) -> str:
-    return f"{efforts[0]} to {efforts[-1]}" if len(efforts) > 1 else f"{efforts[0]} only"
+    if len(efforts) == 1:
+        return f"effort {efforts[0]} only"
+    return f"efforts {efforts[0]} to {efforts[-1]}"
 
 
 def read_description(folder: Path) -> ModelDescription:
@@ -183,14 +190,7 @@ def read_description(folder: Path) -> ModelDescription:
     Raises BadCheckpoint where the file is missing, is not JSON, is of another format
     version, or where a field is missing or is not what can be in it.
     """
-    try:
-        fields = json.loads((folder / DESCRIPTION_FILE).read_text())
-    except FileNotFoundError:
-        raise BadCheckpoint(folder, f"it has no {DESCRIPTION_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise BadCheckpoint(folder, f"{DESCRIPTION_FILE} cannot be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise BadCheckpoint(folder, f"{DESCRIPTION_FILE} is not an object")
+    fields = read_json(folder, DESCRIPTION_FILE)
     if fields.get("format") != FORMAT:
         reason = f"its format is {fields.get('format')}, and this version reads {FORMAT}"
         raise BadCheckpoint(folder, reason)
@@ -240,14 +240,19 @@ def _wrong(model: ModelDescription) -> Iterator[str]:
         number = getattr(model, name)
         if type(number) is not int or number < least:
             yield f"{name} {number!r}, which is no whole number from {least}"
+    for name, most in (("max_pixels", PIXELS[-1]), ("max_frames", MOST_FRAMES)):
+        if getattr(model, name) > most:
+            yield f"{name} {getattr(model, name)}, which is more than {most}"
     if model.dims is not None and (type(model.dims) is not int or not 1 <= model.dims <= model.dim):
         yield f"dims {model.dims!r} of {model.dim}"
     counted = {"rollout": "steps", "bottleneck": "num_tokens"}.get(model.reasoner)
     count = model.reasoner_config.get(counted) if counted else 0
     if type(count) is not int or count < 0:
         yield f"{counted} {count!r}, which is no whole number from 0"
+    elif count > MOST_STEPS:
+        yield f"{counted} {count}, which is more than {MOST_STEPS}"
     elif model.effort not in model.efforts:
-        yield f"effort {model.effort}, and has efforts {_span(model.efforts)}"
+        yield f"effort {model.effort}, and has {_span(model.efforts)}"
     for sides, calibration in model.calibration.items():
         are_numbers = all(type(one) in (int, float) and isfinite(one) for one in calibration)
         if not are_numbers or calibration.slope <= 0:

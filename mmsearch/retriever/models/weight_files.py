@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def _indexed(folder: Path, index: str) -> list[Path]:
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Return the object in ``folder / name``; raises BadCheckpoint where there is none."""
     try:
+        if not stat.S_ISREG((folder / name).stat().st_mode):  # a pipe would be waited for
+            raise BadCheckpoint(folder, f"{name} is not a file")
         fields = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadCheckpoint(folder, f"it has no {name}") from None
@@ -154,8 +157,10 @@ def _tensors(header: dict[str, Any]) -> tuple[dict[str, TensorInfo], int]:
             continue
         info = TensorInfo(fields["dtype"], tuple(fields["shape"]))
         start, end = fields["data_offsets"]
-        if info.dtype not in DTYPE_BYTES:
+        if not isinstance(info.dtype, str) or info.dtype not in DTYPE_BYTES:
             raise ValueError(f"{name} is of type {info.dtype}")
+        if type(start) is not int or type(end) is not int:
+            raise ValueError(f"{name} lies from {start!r} to {end!r}")
         if any(type(side) is not int or side < 0 for side in info.shape):
             raise ValueError(f"{name} has shape {list(info.shape)}")
         if end - start != info.num_bytes:
@@ -247,5 +252,5 @@ def file_hash(path: Path) -> str:
 
 def _state(fd: int) -> tuple[int, ...]:
     """Return what differs between two files, and between a file and what it was."""
-    stat = os.fstat(fd)
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    now = os.fstat(fd)
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmsearch.errors import BadCheckpoint
+from mmsearch.errors import BadCheckpoint, BadSetting
 from mmsearch.retriever.models.checkpoint import read_checkpoint
 from mmsearch.retriever.models.configs import config_from
-from mmsearch.retriever.models.description import read_description
+from mmsearch.retriever.models.description import ModelSettings, read_description
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.models.quantise import quantise_rows
 from mmsearch.retriever.models.tiny import CONFIG, random_model, write_random_checkpoint
@@ -166,13 +167,15 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
         (lambda fields: fields.update(max_pixels=-1), "max_pixels -1, which is no whole number"),
         (lambda fields: fields.update(max_pixels="many"), "max_pixels 'many'"),
         (lambda fields: fields.update(max_frames=0), "max_frames 0"),
+        (lambda fields: fields.update(max_frames=10**9), "max_frames 1000000000, which is more"),
+        (lambda fields: fields.update(max_pixels=10**15), "max_pixels 10+, which is more than"),
         (lambda fields: fields.update(dim=True), "dim True"),
         (lambda fields: fields.update(dims=33), "dims 33 of 32"),
         (lambda fields: fields.update(name=None), "name None, which is no text"),
         (lambda fields: fields.update(layout="theirs"), "incomplete.*theirs"),
         (lambda fields: fields.update(sha256=[]), "files \\[\\], which is no object"),
         (lambda fields: fields["sha256"].update({"x.safetensors": 5}), "sha256 5"),
-        (lambda fields: fields["reasoner"].update(effort=1), "effort 1, and has efforts 0 only"),
+        (lambda fields: fields["reasoner"].update(effort=1), "effort 1, and has effort 0 only"),
         (lambda fields: fields["reasoner"].update(config=[]), "reasoner_config \\[\\]"),
         (
             lambda fields: fields["reasoner"].update(name="rollout", config={"steps": "8"}),
@@ -181,6 +184,18 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
         (
             lambda fields: fields["reasoner"].update(name="rollout", effort=9, config={"steps": 8}),
             "effort 9, and has efforts 0 to 8",
+        ),
+        (
+            lambda fields: fields["reasoner"].update(name="rollout", config={"steps": 10**9}),
+            "steps 1000000000, which is more than 1024",
+        ),
+        (
+            lambda fields: fields["backbone"]["config"]["decoder"].update(num_layers=10**7),
+            "num_layers is 10000000, and its files hold",
+        ),
+        (
+            lambda fields: fields["backbone"]["config"]["decoder"].update(num_heads=0),
+            "num_heads is 0, and counts from 1",
         ),
         (lambda fields: fields["head"].update(readout="gen"), "none has readouts last, disc"),
         (lambda fields: fields["calibration"][0].update(slope=0), "calibration"),
@@ -220,11 +235,26 @@ def test_a_description_that_makes_no_model_is_refused(
         read_checkpoint(folder, device="cpu")
 
 
-def test_a_description_that_is_not_json_is_refused(folder: Path) -> None:
-    (folder / "mmsearch.json").write_text("{")
+@pytest.mark.parametrize("junk", ["{", "[" * 100_000, '{"a":' * 100_000, "\0"], ids=len)
+def test_a_description_that_is_not_json_is_refused(folder: Path, junk: str) -> None:
+    (folder / "mmsearch.json").write_text(junk)
 
     with pytest.raises(BadCheckpoint, match=r"mmsearch\.json cannot be read"):
         read_description(folder)
+
+
+def test_a_pipe_in_the_place_of_a_description_is_not_waited_for(folder: Path) -> None:
+    (folder / "mmsearch.json").unlink()
+    os.mkfifo(folder / "mmsearch.json")
+
+    with pytest.raises(BadCheckpoint, match=r"mmsearch\.json is not a file"):
+        read_description(folder)
+
+
+@pytest.mark.parametrize("setting", [{"effort": True}, {"dims": 2.0}, {"max_pixels": 1e4}], ids=str)
+def test_a_setting_that_is_no_whole_number_makes_no_space(folder: Path, setting: Any) -> None:
+    with pytest.raises(BadSetting, match="it is a whole number"):
+        read_description(folder).with_settings(ModelSettings(**setting))
 
 
 def test_the_space_changes_with_the_weights_and_with_everything_else_that_moves_a_vector(

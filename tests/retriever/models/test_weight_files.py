@@ -75,6 +75,8 @@ def test_every_tensor_begins_at_a_multiple_of_its_width(tmp_path: Path) -> None:
     [
         ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, "4 bytes for shape"),
         ({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, "of type F99"),
+        ({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, "of type \\['F32'\\]"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", 4]}}, "lies from '0' to 4"),
         ({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, "has shape"),
         ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, "has shape"),
         ({"a": {"dtype": "F32", "shape": [1]}}, "data_offsets"),
