@@ -104,6 +104,9 @@ def convert_model(
     if os.path.lexists(target):
         hint = "choose another folder, or remove that one first"
         raise ConversionFailed(source, f"{target} is there already", hint=hint)
+    if not target.absolute().parent.is_dir():
+        hint = f"mkdir -p {target.absolute().parent}"
+        raise ConversionFailed(source, f"there is no folder for {target} to be in", hint=hint)
     try:
         with _workplace(target.absolute()) as work:
             description = _convert(source, work, family, dtype, on_progress or _unheard)
@@ -204,7 +207,8 @@ def _described(source: Path, dtype: str | None) -> _Parts:
     description = read_description(source)
     check_files(source, description)
     if description.layout is Layout.OWN and dtype is None:
-        raise ConversionFailed(source, "it is in our format already")
+        hint = f"mmsearch index PATH --model {source}"
+        raise ConversionFailed(source, "it is in our format already", hint=hint)
     shards = [source / name for name in description.files if name.endswith(".safetensors")]
     if dtype is not None and any(name.endswith(SCALE) for name in read_headers(shards)):
         raise ConversionFailed(source, "its matrices are kept as int8 and stay so")
@@ -284,10 +288,15 @@ def _unpickled(
 
 
 def _refuse_distrusted(source: Path, pickle: Path, said: bytes) -> None:
-    """Raise BadCheckpoint unless the process said that the pickle was rewritten."""
-    error = "the process that read it was ended"
+    """Raise BadCheckpoint unless the process said that the pickle was rewritten.
+
+    Raises ConversionFailed where it had no room for it.
+    """
+    error, disk = "the process that read it was ended", ""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        error = json.loads(said)["error"]
+        error, disk = (json.loads(said)[one] for one in ("error", "disk"))
+    if disk:  # which says nothing against the pickle
+        raise ConversionFailed(source, f"{pickle.name} cannot be rewritten: {disk}")
     if error:
         refused = BadCheckpoint(source, f"{pickle.name} is not to be trusted or read: {error}")
         refused.hint = "ask for a folder with safetensors"

@@ -9,6 +9,7 @@ of JSON on its standard output.
 """
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 GIB = 2**30
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing, and never a pickle, raises
 NOT_SAID = ("Weights only load failed", "Check the documentation")
 SPARE_BYTES = 64 * 2**20  # headers, and tensors of which a pickle holds one for two names
 
@@ -28,24 +30,30 @@ def main(pickles: Sequence[str], folder: str) -> None:
     torch.set_num_threads(1)
     _limit([os.path.getsize(pickle) for pickle in pickles])
     for pickle in pickles:
-        ending = {"file": os.path.basename(pickle), "error": _rewritten(Path(pickle), Path(folder))}
+        error, disk = _rewritten(Path(pickle), Path(folder))
+        ending = {"file": os.path.basename(pickle), "error": error, "disk": disk}
         sys.stdout.write(json.dumps(ending) + "\n")
         sys.stdout.flush()
         if ending["error"]:
             return
 
 
-def _rewritten(pickle: Path, folder: Path) -> str:
-    """Rewrite one pickle and return why it cannot be; empty where it was."""
+def _rewritten(pickle: Path, folder: Path) -> tuple[str, str]:
+    """Rewrite one pickle and return why it cannot be, and what the disk has to do with it.
+
+    Both are empty where it was.
+    """
     try:
         rewrite(pickle, folder / f"{pickle.stem}.safetensors")
     except MemoryError:
-        return "it takes more memory than its size allows"
+        return "it takes more memory than its size allows", ""
     except Exception as error:  # whatever a hostile file makes torch raise
         # torch goes on with advice on how to switch its protection off.
         said = [one for one in str(error).split("\n\n") if not one.startswith(NOT_SAID)]
-        return (said[0].strip() if said else type(error).__name__)[:300]
-    return ""
+        reason = (said[0].strip() if said else type(error).__name__)[:300]
+        number = error.errno if isinstance(error, OSError) else None
+        return reason, (os.strerror(number) if number in FULL else "")
+    return "", ""
 
 
 def _limit(sizes: Sequence[int]) -> None:
@@ -65,6 +73,8 @@ def _limit(sizes: Sequence[int]) -> None:
         # The file itself, a copy where it cannot be mapped, and one tensor.
         limits[resource.RLIMIT_AS] = used + 3 * max(sizes) + GIB
     for limit, most in limits.items():
+        soft, _ = resource.getrlimit(limit)
+        most = most if soft == resource.RLIM_INFINITY else min(most, soft)
         with contextlib.suppress(ValueError, OSError):  # a lower limit is there already
             resource.setrlimit(limit, (most, most))
 
