@@ -17,7 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mmsearch.errors import EmptyQuery, NothingToIndex, SegmentNotFound, StoreNotFound
+from mmsearch.errors import (
+    EmptyQuery,
+    ModelNotFound,
+    NothingToIndex,
+    SegmentNotFound,
+    StoreNotFound,
+)
 from mmsearch.retriever.models.description import ModelSettings as ModelSettings
 from mmsearch.values import (
     Document,
@@ -107,6 +113,8 @@ class Engine:
     ) -> Self:
         """Open the index at ``path``; with ``create`` make an empty one where there is none.
 
+        Opening is quick, and making one loads the model first.
+
         model:    a name, a model folder, or an embedder of your own; by default the one
                   the index was made with, or ``"default"`` for a new index
         device:   "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one
@@ -116,7 +124,7 @@ class Engine:
                   made with, unless others are given and refused
         Raises StoreNotFound (a read never creates), SpaceMismatch where the index was made
         with another model or other settings than those named, BadSetting, ModelNotFound,
-        StoreDamaged.
+        BadCheckpoint, StoreDamaged.
         """
         from mmsearch.retriever.embedding.choice import choose_model
         from mmsearch.retriever.embedding.devices import check_asked
@@ -135,7 +143,10 @@ class Engine:
         if not create:
             raise StoreNotFound(path)
         chosen = choose(DEFAULT_MODEL if model is None else model)
-        return cls(Store.create(path, chosen.space), lambda: chosen)
+        embedder = chosen.load()  # a model that cannot be leaves no index behind
+        engine = cls(Store.create(path, chosen.space), lambda: chosen)
+        engine._embedder = embedder
+        return engine
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -187,7 +198,12 @@ class Engine:
         """Return the model, found when first asked for; raises SpaceMismatch."""
         with self._lock:
             if self._model is None:
-                chosen = self._choose()
+                try:
+                    chosen = self._choose()
+                except ModelNotFound as error:
+                    if error.name != self.space.model or not Path(error.name).is_absolute():
+                        raise
+                    raise ModelNotFound(error.name, index=self.path) from None
                 self._store.check_space(chosen.space)
                 self._model = chosen
             return self._model

@@ -145,10 +145,19 @@ class SpaceMismatch(StoreError):
     exit_code = 4
 
     def __init__(
-        self, path: Path | str, *, stored: str, asked: str, difference: str, same_model: bool
+        self,
+        path: Path | str,
+        *,
+        stored: str,
+        asked: str,
+        difference: str,
+        same_model: bool,
+        same_name: bool = False,
     ) -> None:
         self.path, self.stored, self.asked = str(path), stored, asked
         ask = "leave its settings as the index has them" if same_model else "ask with that model"
+        if same_name and not same_model:
+            ask = "that model has changed since: put back what it was"
         self.hint = f"{ask}, or index the files into a new folder (--db DIR)"
         super().__init__(f"{path} holds vectors of {stored}, not of {asked}: {difference}")
 
@@ -162,9 +171,12 @@ class ModelNotFound(ModelError):
 
     hint = "mmsearch model list"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, index: Path | str | None = None) -> None:
         self.name = name
-        super().__init__(f"no model named {name!r}, and no such folder")
+        made = "" if index is None else f"; {index} was made with it"
+        if made:
+            self.hint = "--model DIR says where that folder is now"
+        super().__init__(f"no model named {name!r}, and no such folder{made}")
 
 
 class BadCheckpoint(ModelError):
@@ -172,7 +184,7 @@ class BadCheckpoint(ModelError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path, self.reason = str(path), reason
-        self.hint = "reinstall mmsearch, or fetch the model again"
+        self.hint = "fetch the model again, or install mmsearch again if it came with it"
         super().__init__(f"model at {path} cannot be loaded: {reason}")
 
 

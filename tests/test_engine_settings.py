@@ -9,7 +9,15 @@ from conftest import WordEmbedder
 from PIL import Image
 
 from mmsearch import Engine, Item, ModelSettings, Query
-from mmsearch.errors import BadItem, BadSetting, MMSearchError, OutOfMemory, SpaceMismatch
+from mmsearch.errors import (
+    BadCheckpoint,
+    BadItem,
+    BadSetting,
+    MMSearchError,
+    ModelNotFound,
+    OutOfMemory,
+    SpaceMismatch,
+)
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.models.tiny import write_random_checkpoint
 from mmsearch.values import Role
@@ -80,6 +88,51 @@ def test_another_model_is_refused_for_its_weights(db: Path) -> None:
         Engine.open(db, model="default")
 
     assert "ask with that model" in refused.value.hint
+
+
+def test_a_model_whose_weights_have_changed_is_said_to_have_changed(
+    tmp_path: Path, docs: Path
+) -> None:
+    write_random_checkpoint(tmp_path / "model")
+    with Engine.open(tmp_path / "db", create=True, model=tmp_path / "model") as engine:
+        engine.index([docs], ocr=False)
+    write_random_checkpoint(tmp_path / "model", seed=1)
+
+    with (
+        Engine.open(tmp_path / "db") as engine,
+        pytest.raises(SpaceMismatch, match="other weights") as refused,
+    ):
+        engine.query("pump")
+
+    assert refused.value.hint.startswith("that model has changed since: put back what it was, or")
+
+
+def test_an_index_whose_model_was_moved_says_how_to_name_it(tmp_path: Path, docs: Path) -> None:
+    write_random_checkpoint(tmp_path / "model")
+    with Engine.open(tmp_path / "db", create=True, model=tmp_path / "model") as engine:
+        engine.index([docs], ocr=False)
+    (tmp_path / "model").rename(tmp_path / "moved")
+
+    with (
+        Engine.open(tmp_path / "db") as engine,
+        pytest.raises(ModelNotFound, match="db was made with it") as lost,
+    ):
+        engine.query("pump")
+    assert lost.value.hint == "--model DIR says where that folder is now"
+
+    with Engine.open(tmp_path / "db", model=tmp_path / "moved") as engine:
+        assert engine.query("pump")
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_index_behind(tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "model")
+    with (tmp_path / "model" / "model.safetensors").open("ab") as file:
+        file.truncate(100)
+
+    with pytest.raises(BadCheckpoint):
+        Engine.open(tmp_path / "db", create=True, model=tmp_path / "model")
+
+    assert not (tmp_path / "db").exists()
 
 
 def test_device_and_precision_keep_no_index_from_being_asked(db: Path) -> None:

@@ -290,6 +290,14 @@ def described(folder: Path) -> ModelDescription:
     """
     if (folder / DESCRIPTION_FILE).exists():
         return read_description(folder)
-    from mmsearch.retriever.models.hub_layout import describe  # seldom needed
+    from mmsearch.retriever.models.hub_layout import (  # seldom needed
+        CONFIG_FILE,
+        LORA_FILE,
+        describe,
+    )
 
+    if not any((folder / name).exists() for name in (CONFIG_FILE, LORA_FILE)):
+        error = BadCheckpoint(folder, f"it has neither {DESCRIPTION_FILE} nor {CONFIG_FILE}")
+        error.hint = "name a folder with a model in it, or one of 'mmsearch model list'"
+        raise error
     return describe(folder)

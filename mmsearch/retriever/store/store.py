@@ -140,6 +140,7 @@ class Store:
                 asked=str(space),
                 difference=space.difference(self.space),
                 same_model=space.weights_hash == self.space.weights_hash,
+                same_name=space.model == self.space.model,
             )
 
     @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pytest
 from toy_hub import NAME, WEIGHTS, Files, ToyHub, a_hub_for, tiny_model
 
 from mmsearch.errors import (
+    BadCheckpoint,
     DownloadFailed,
     ModelNotFound,
     NotPulled,
@@ -16,6 +17,7 @@ from mmsearch.errors import (
 from mmsearch.retriever.embedding.library import (
     KNOWN,
     available_models,
+    described,
     model_folder,
     models_home,
     parts_folder,
@@ -190,6 +192,15 @@ def test_nothing_is_removed_under_a_pull(hub: ToyHub, published: str) -> None:
 
 
 # ---------------------------------------------------------------- start-up
+
+
+def test_a_folder_without_a_model_is_said_to_hold_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("no model")
+
+    with pytest.raises(BadCheckpoint, match=r"neither mmsearch\.json nor config\.json") as refused:
+        described(tmp_path)
+
+    assert refused.value.hint == "name a folder with a model in it, or one of 'mmsearch model list'"
 
 
 def test_models_are_listed_without_a_library_that_takes_time(hub: ToyHub, published: str) -> None:
