@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from mmsearch.errors import BadItem
+from mmsearch.retriever.models.backbones import qwen
 from mmsearch.retriever.models.backbones.patches import normalise
 from mmsearch.retriever.models.backbones.positions import FILM, IMAGE, TEXT
 from mmsearch.retriever.models.backbones.qwen import QwenBackbone, padded_length
@@ -199,6 +200,23 @@ def test_a_tail_is_gone_on_from_as_if_it_were_the_prompt(net: QwenBackbone) -> N
     further, _ = net.extend(tail[3:].expand(len(ITEMS), -1, -1), cache)
 
     torch.testing.assert_close(further, at_once[:, -2:], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("new", [5, 9])
+def test_a_tail_takes_the_place_of_padding(
+    net: QwenBackbone, new: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail = states(new)
+    items = list(ITEMS.values())
+    expected, _ = net.prefill(net.collate(items, role=ROLE), tail=tail)
+    monkeypatch.setattr(qwen, "padded_length", lambda longest, device: longest + 7)
+    batch = net.collate(items, role=ROLE)
+
+    hidden, cache = net.prefill(batch, tail=tail)
+
+    torch.testing.assert_close(hidden[:, -new:], expected[:, -new:], atol=1e-5, rtol=0)
+    assert cache.length == max(batch.mask.sum(dim=1)) + max(new, 7)
 
 
 @torch.inference_mode()

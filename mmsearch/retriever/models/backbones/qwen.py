@@ -75,6 +75,7 @@ class QwenBatch:
     grids:         of each of them
     places:        ``[V]``, which of the ``B * n`` places each feature goes to
     visual:        ``[B, n]``, True at those places
+    spare:         how many of the first places are padding in every row
     """
 
     ids: Tensor
@@ -86,6 +87,7 @@ class QwenBatch:
     grids: tuple[Grid, ...]
     places: Tensor
     visual: Tensor
+    spare: int = 0
 
 
 class QwenBackbone(nn.Module):
@@ -215,7 +217,8 @@ class QwenBackbone(nn.Module):
     ) -> QwenBatch:
         """Return the rows as one batch, left-padded, on the backbone's device."""
         device = self._table.device
-        length = padded_length(max(len(one.ids) for one in written), device)
+        longest = max(len(one.ids) for one in written)
+        length = padded_length(longest, device)
         ids = np.zeros((len(written), length), dtype=np.int64)
         mask, visual = np.zeros(ids.shape, dtype=bool), np.zeros(ids.shape, dtype=bool)
         positions = np.zeros((3, *ids.shape), dtype=np.int64)
@@ -242,6 +245,7 @@ class QwenBackbone(nn.Module):
             grids=tuple(grid for one in written for grid in one.grids),
             places=there(np.flatnonzero(visual)),
             visual=there(visual),
+            spare=length - longest,
         )
 
     def prefill(
@@ -257,11 +261,12 @@ class QwenBackbone(nn.Module):
         next_position = batch.next_position
         if tail is not None:
             rows, new = len(embeds), len(tail)
-            embeds = torch.cat([embeds, tail.to(embeds.dtype).expand(rows, -1, -1)], dim=1)
-            mask = torch.cat([mask, mask.new_ones(rows, new)], dim=1)
-            visual = torch.cat([visual, visual.new_zeros(rows, new)], dim=1)
+            cut = min(batch.spare, new)  # it takes the place of padding where there is some
+            embeds = torch.cat([embeds[:, cut:], tail.to(embeds.dtype).expand(rows, -1, -1)], dim=1)
+            mask = torch.cat([mask[:, cut:], mask.new_ones(rows, new)], dim=1)
+            visual = torch.cat([visual[:, cut:], visual.new_zeros(rows, new)], dim=1)
             after = next_position[:, None] + torch.arange(new, device=mask.device)  # (B, m)
-            positions = torch.cat([positions, after.expand(3, -1, -1)], dim=2)
+            positions = torch.cat([positions[..., cut:], after.expand(3, -1, -1)], dim=2)
             next_position = next_position + new
         return self.text_half.prefill(
             embeds,
