@@ -96,23 +96,25 @@ def index(
     if not Engine.exists(db):  # a typing error must not leave an empty index behind
         Engine.preview(paths, db=db, include=globs["include"], exclude=globs["exclude"])
     settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
-    with Engine.open(
-        db, create=True, model=model, device=device, dtype=dtype, settings=settings
-    ) as engine:
-        try:
-            with _Listener() as listener:
-                report = engine.index(
-                    paths,
-                    on_progress=listener.hear,
-                    ocr=ocr,
-                    retry_failed=retry_failed,
-                    again=again,
-                    num_workers=workers,
-                    **globs,
-                )
-        except KeyboardInterrupt:
-            say("interrupted: what was finished is kept, run it again to go on")
-            raise
+    try:
+        with (
+            _Listener() as listener,
+            Engine.open(
+                db, create=True, model=model, device=device, dtype=dtype, settings=settings
+            ) as engine,
+        ):
+            report = engine.index(
+                paths,
+                on_progress=listener.hear,
+                ocr=ocr,
+                retry_failed=retry_failed,
+                again=again,
+                num_workers=workers,
+                **globs,
+            )
+    except KeyboardInterrupt:
+        say("interrupted: what was finished is kept, run it again to go on")
+        raise
     _print_report(report, db, as_json)
     if report.failed:
         raise typer.Exit(_FAILED_FILES)
@@ -197,7 +199,7 @@ class _Listener:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=None, stage="plan", pace="", path="")
+            self._task = self._bar.add_task("", total=None, stage="load", pace="", path="")
             self._bar.start()
         return self
 

@@ -201,7 +201,10 @@ def verify(name: Name, as_json: AsJson = None) -> None:
         print_json([{"name": one.name, "problem": one.problem or None} for one in checks])
     if wrong:
         say(f"error: {len(wrong)} of {len(checks)} are not as described")
-        say(f"  try: mmsearch model remove {name}, then pull it again; or install mmsearch again")
+        again = f"mmsearch model remove {name}, then pull it again; or install mmsearch again"
+        if Path(name).is_dir():  # which is ours neither to remove nor to pull
+            again = "fetch or convert that folder again"
+        say(f"  try: {again}")
         raise typer.Exit(1)
 
 

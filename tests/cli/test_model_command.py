@@ -325,6 +325,8 @@ def test_verify_of_a_folder_that_is_no_model_says_so(hub: ToyHub, run: Run, tmp_
 
     assert done.code == 1
     assert done.out.startswith("wrong  mmsearch.json: mmsearch.json cannot be read")
+    assert "fetch or convert that folder again" in done.err
+    assert "model remove" not in done.err
 
 
 # ---------------------------------------------------------------- convert
