@@ -201,6 +201,14 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
         (lambda fields: fields["calibration"][0].update(slope=0), "calibration"),
         (lambda fields: fields["calibration"][0].update(midpoint=float("nan")), "calibration"),
         (
+            lambda fields: fields["backbone"]["config"].update(image_area=0),
+            "image_area is at least 1024, not 0",
+        ),
+        (
+            lambda fields: fields["backbone"]["config"].update(max_windows=0),
+            "words need a window that holds one of them",
+        ),
+        (
             lambda fields: fields["backbone"]["config"].update(window_tokens=-16),
             "window_tokens is -16, and cannot be negative",
         ),

@@ -479,7 +479,8 @@ def test_a_folder_gives_back_every_bit(tmp_path: Path, family: str, reasoner: st
     ("overrides", "complaint"),
     [
         ({"position_mode": "sideways"}, "position_mode is one of"),
-        ({"max_tokens": 1_025}, "max_tokens 1025 is more than the model's 1024"),
+        ({"max_tokens": 1_025}, "max_tokens is 1 to the model's 1024, not 1025"),
+        ({"max_tokens": 0}, "max_tokens is 1 to the model's 1024, not 0"),
         ({"policy": VisualPolicy(frame_rate=0.0)}, "films need"),
         ({"max_frames": 0}, "films need"),
         ({"hf": tiny_hf("qwen2_vl") | {"model_type": "qwen9"}}, "qwen9"),

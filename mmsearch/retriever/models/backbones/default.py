@@ -107,6 +107,10 @@ class DefaultBackbone(nn.Module):
         self, config: DefaultConfig, tokenizer: Tokenizer, prompts: Prompts, limits: Limits
     ) -> None:
         super().__init__()
+        if config.image_area < 32 * 32:
+            raise ValueError(f"image_area is at least {32 * 32}, not {config.image_area}")
+        if config.window_tokens < 3 or config.max_windows < 1:
+            raise ValueError("words need a window that holds one of them")
         self.config, self.tokenizer, self.prompts = config, tokenizer, prompts
         self.limits = limits
         self.first, self.last, self.pad = special_tokens(tokenizer)

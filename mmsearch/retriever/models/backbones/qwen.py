@@ -107,9 +107,9 @@ class QwenBackbone(nn.Module):
         if config.policy.frame_rate <= 0 or limits.max_frames < 1:
             raise ValueError("films need a frame rate and at least one frame")
         hf, text = config.hf, _text_sizes(config.hf)
-        if config.max_tokens > text.max_position_embeddings:
-            most = text.max_position_embeddings
-            raise ValueError(f"max_tokens {config.max_tokens} is more than the model's {most}")
+        most = text.max_position_embeddings
+        if not 1 <= config.max_tokens <= most:
+            raise ValueError(f"max_tokens is 1 to the model's {most}, not {config.max_tokens}")
         if max(tokenizer.get_added_tokens_decoder(), default=0) >= text.vocab_size:
             raise ValueError(f"the tokenizer has more tokens than the model's {text.vocab_size}")
         self.config, self.tokenizer, self.limits = config, tokenizer, limits
