@@ -28,7 +28,6 @@ from mmsearch.retriever.models.backbones.qwen_text import (
     TextHalf,
     build_language,
     family_of,
-    head_width,
     text_config,
 )
 from mmsearch.retriever.models.backbones.qwen_vision import build_vision, geometry_of, see
@@ -106,7 +105,7 @@ class QwenBackbone(nn.Module):
             raise ValueError(f"position_mode is one of {known}, not {config.position_mode!r}")
         if config.policy.frame_rate <= 0 or limits.max_frames < 1:
             raise ValueError("films need a frame rate and at least one frame")
-        hf, text = config.hf, _text_sizes(config.hf)
+        hf, text = config.hf, text_config(config.hf)
         most = text.max_position_embeddings
         if not 1 <= config.max_tokens <= most:
             raise ValueError(f"max_tokens is 1 to the model's {most}, not {config.max_tokens}")
@@ -142,8 +141,8 @@ class QwenBackbone(nn.Module):
         """Keys and values, what one layer computes, and four patches on their way, about."""
         text, vision = self.text_half, self.config.hf["vision_config"]
         size = self._table.element_size()
-        config = _text_sizes(self.config.hf)
-        kept = 2 * config.num_hidden_layers * text.num_kv_heads * head_width(config)
+        config = text_config(self.config.hf)
+        kept = 2 * config.num_hidden_layers * text.num_kv_heads * text.head_dim
         read = 8 * config.hidden_size + 3 * config.intermediate_size
         wide = vision.get("embed_dim", vision.get("hidden_size"))
         inner = vision.get("intermediate_size", wide * vision.get("mlp_ratio", 4))
@@ -318,11 +317,6 @@ def padded_length(longest: int, device: torch.device) -> int:
     """Return how long a batch is made whose longest row has ``longest`` tokens."""
     step = CUDA_STEP if device.type == "cuda" else 1
     return -(-longest // step) * step
-
-
-def _text_sizes(hf: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of three classes
-    """Return transformers' text config, with its defaults where ``hf`` is silent."""
-    return text_config(hf)
 
 
 def _pad_id(hf: Mapping[str, Any], tokenizer: Tokenizer, kind: str) -> int:

@@ -68,8 +68,12 @@ class TextConfig(Protocol):
     """What is read of transformers' text configs."""
 
     hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
+    vocab_size: int
+    max_position_embeddings: int
     rms_norm_eps: float
     rope_parameters: Mapping[str, Any]
 
