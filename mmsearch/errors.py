@@ -6,7 +6,8 @@
     │   ├── NothingToIndex       no such path, or no supported file under it
     │   ├── EmptyQuery
     │   ├── BadFilter            ``where`` is not SQL over the filter columns
-    │   └── BadQueryFile         a line of queries.jsonl
+    │   ├── BadQueryFile         a line of queries.jsonl
+    │   └── BadConfig            a training configuration                       2
     ├── StoreError               the folder the vectors live in                 1
     │   ├── StoreNotFound
     │   ├── StoreLocked          another process is writing
@@ -24,6 +25,7 @@
     │   ├── NotPulled            a model that is not ours to remove
     │   ├── ConversionFailed     a published model that could not be put into our format
     │   └── BadVectors           NaN, infinite or of the wrong shape
+    ├── TrainingStopped          a run that cannot go on; its last snapshot is good   1
     └── MissingExtra             an optional dependency is not installed        1
 
 Programming mistakes (a wrong shape, a negative k) stay plain ValueError and
@@ -97,6 +99,18 @@ class BadQueryFile(BadInput):
         self.path, self.line = str(path), line
         self.hint = 'one object a line: {"id", "kind", "text"?, "images"?, "relevant": [...]}'
         super().__init__(f"{path}, line {line}: {reason}")
+
+
+class BadConfig(BadInput):
+    """A training configuration that cannot be followed; ``line`` is 0 where none is at fault."""
+
+    exit_code = 2
+
+    def __init__(self, path: Path | str, reason: str, *, line: int = 0, hint: str = "") -> None:
+        self.path, self.line = str(path), line
+        self.hint = hint or "'mmsearch train --help' names the ready configurations to start from"
+        where = f"{path}, line {line}" if line else str(path)
+        super().__init__(f"{where}: {reason}")
 
 
 class StoreError(MMSearchError):
@@ -257,6 +271,14 @@ class BadVectors(ModelError):
     def __init__(self, reason: str) -> None:
         self.hint = "the input, the model or its precision (--dtype) is at fault"
         super().__init__(f"the model returned unusable vectors: {reason}")
+
+
+class TrainingStopped(MMSearchError):
+    """A training run that cannot go on; what it had saved before is kept."""
+
+    def __init__(self, reason: str, *, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(f"training stopped: {reason}")
 
 
 class MissingExtra(MMSearchError):
