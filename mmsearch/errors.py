@@ -32,6 +32,7 @@ Programming mistakes (a wrong shape, a negative k) stay plain ValueError and
 TypeError: no caller should be tempted to catch them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -111,6 +112,29 @@ class BadConfig(BadInput):
         self.hint = hint or "'mmsearch train --help' names the ready configurations to start from"
         where = f"{path}, line {line}" if line else str(path)
         super().__init__(f"{where}: {reason}")
+
+
+class BadTrainingFile(BadInput):
+    """A file of training examples that cannot be read, or that holds none."""
+
+    def __init__(self, path: Path | str, reason: str, *, hint: str = "") -> None:
+        self.path, self.reason = str(path), reason
+        self.hint = (
+            hint or 'one object a line: {"query": ..., "positive": ..., "negatives"?: [...]}'
+        )
+        super().__init__(f"cannot train on {path}: {reason}")
+
+
+class BadExample(BadInput):
+    """Training rows that cannot be used: ``reasons`` says why, by the name of the row."""
+
+    hint = 'mend or delete the row; bad_rows = "drop" takes another of its data set instead'
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        self.row, reason = next(iter(self.reasons.items()))
+        more = f" ({len(self.reasons) - 1} more of its batch)" if len(self.reasons) > 1 else ""
+        super().__init__(f"{self.row} cannot be trained on: {reason}{more}")
 
 
 class StoreError(MMSearchError):
