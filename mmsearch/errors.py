@@ -7,7 +7,9 @@
     │   ├── EmptyQuery
     │   ├── BadFilter            ``where`` is not SQL over the filter columns
     │   ├── BadQueryFile         a line of queries.jsonl
-    │   └── BadConfig            a training configuration                       2
+    │   ├── BadConfig            a training configuration                       2
+    │   ├── BadTrainingFile      holds no row that can be trained on
+    │   └── BadExample           training rows whose words or media cannot be used
     ├── StoreError               the folder the vectors live in                 1
     │   ├── StoreNotFound
     │   ├── StoreLocked          another process is writing
