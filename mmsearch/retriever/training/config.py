@@ -91,6 +91,8 @@ class DataConfig:
     held_out_share: without ``held_out``, so many of the rows are kept back, drawn by the seed
     max_text:       longer words of a side are cut at so many characters (the rationale and
                     the picture are not); 0 cuts none
+    compare_looks:  open every picture before the first step, so that none that looks like a
+                    held-out one is trained on; without it equal files alone are kept out
     toy:            drawings instead of files: so many pairs to train on ...
     held_out_toy:   ... and so many to be probed with
     """
@@ -99,6 +101,7 @@ class DataConfig:
     held_out: tuple[DataSource, ...] = ()
     held_out_share: float = 0.0
     max_text: int = 0
+    compare_looks: bool = True
     toy: int = 0
     held_out_toy: int = 0
 
