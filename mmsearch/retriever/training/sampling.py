@@ -1,33 +1,254 @@
-"""Which rows a step trains on (being written: names and promises first)."""
+"""Which rows a step trains on.
 
-from typing import TYPE_CHECKING
+    Rows, batch, seed -> BatchPlan -> rows_of(step) [batch] -> share of each process
+
+A batch holds rows of one data set, so that its negatives are of its kind; the batches of
+every data set are spread evenly over an epoch, and in an epoch every row of weight 1 is seen
+once. Rows with the same query or the same positive are dealt to different batches as far as
+there are enough of them: inside one they would be negatives of themselves.
+
+Everything is a function of (rows, batch, seed, step). A run that resumes at a step goes on
+as the one that was stopped, and so does one on another number of processes.
+"""
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
 
 from mmsearch.retriever.training.records import Rows
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
+
+    Numbers: TypeAlias = npt.NDArray[np.int64]
+
+SWAPS = 8  # batches that a row is offered to before its double is left where it is
+KEPT = 4  # arrangements kept at once: of this epoch and the next
 
 
 class BatchPlan:
-    """Which rows each step reads; pure in (rows, batch, seed), so a resumed run goes on alike."""
+    """Which rows each step reads.
 
-    def __init__(self, rows: Rows, *, batch: int, seed: int) -> None: ...
+    weight: an epoch draws each row of a data set so many times; 1.5 draws every row once and
+            every second one again, and the next epoch the others
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in which every row of weight 1 is seen once."""
-        raise NotImplementedError
+    A data set whose rows do not fill its last batch fills it with rows drawn again, of the
+    same data set. ValueError without rows.
+    """
 
-    def rows_of(self, step: int) -> "npt.NDArray[np.int64]":
+    def __init__(self, rows: Rows, *, batch: int, seed: int) -> None:
+        if not len(rows):
+            raise ValueError("there is no row to plan batches of")
+        if batch < 1:
+            raise ValueError(f"a batch has at least 1 row, got {batch}")
+        self.batch, self.seed = batch, seed
+        self._sets: list[_DataSet] = []
+        for number, weight in enumerate(rows.weights):
+            members = np.flatnonzero(rows.dataset == number)
+            if len(members):
+                self._sets.append(_DataSet.of(number, members, rows.keys[members], weight, batch))
+        self.steps_per_epoch = sum(one.batches for one in self._sets)
+        self._schedule = lru_cache(maxsize=2)(self._spread)
+        self._batches = lru_cache(maxsize=KEPT * len(self._sets))(self._deal)
+
+    def rows_of(self, step: int) -> "Numbers":
         """Return the numbers of the ``batch`` rows of a step (from 0), all of one data set."""
-        raise NotImplementedError
+        dataset, nth = self._place(step)
+        batches: Numbers = self._batches(dataset, step // self.steps_per_epoch)
+        return self._sets[dataset].members[batches[nth]]
 
     def spare(self, step: int, place: int, attempt: int) -> int:
-        """Return the row that stands in for the one at that place of a step's batch."""
-        raise NotImplementedError
+        """Return the row that stands in for the one at ``place`` of a step's batch.
+
+        It is of the same data set and not of the same batch, where the data set has others;
+        each attempt draws another. So the rows of a step are the same whoever finds out first
+        that one of them is bad.
+        """
+        dataset, _ = self._place(step)
+        members = self._sets[dataset].members
+        mine = self.rows_of(step)
+        others = len(members) - len(np.unique(mine))
+        # Each place walks through its own order of the data set, one row an attempt.
+        order = _Walk(len(members), (self.seed, 3, step, place))
+        if not others:
+            return int(members[order[attempt % len(members)]])
+        taken = set(mine.tolist())
+        wanted, at = attempt % others, 0
+        while True:
+            row = int(members[order[at]])
+            if row not in taken:
+                if not wanted:
+                    return row
+                wanted -= 1
+            at += 1
+
+    def _place(self, step: int) -> tuple[int, int]:
+        epoch, within = divmod(step, self.steps_per_epoch)
+        dataset, nth = self._schedule(epoch)[within]
+        return int(dataset), int(nth)
+
+    def _spread(self, epoch: int) -> "Numbers":
+        """Return ``[steps, 2]``: which data set, and which of its batches, each step is.
+
+        Batch k of n stands at (k + shift) / n of the epoch, so none has a run of its own.
+        """
+        draw = np.random.default_rng((self.seed, 1, epoch))
+        when, what = [], []
+        for number, one in enumerate(self._sets):
+            nth = np.arange(one.batches)
+            when.append((nth + draw.random()) / one.batches)
+            what.append(np.stack([np.full(one.batches, number), nth], axis=1))
+        spread: Numbers = np.concatenate(what)[np.argsort(np.concatenate(when), kind="stable")]
+        return spread
+
+    def _deal(self, dataset: int, epoch: int) -> "Numbers":
+        """Return ``[batches, batch]``, places in `members`, of one epoch of one data set."""
+        one = self._sets[dataset]
+        drawn = _drawn(one, epoch, self.seed)
+        draw = np.random.default_rng((self.seed, 2, one.number, epoch))
+        missing = one.batches * self.batch - len(drawn)
+        # Again, but rarely twice: a data set larger than what is missing is drawn from once.
+        again = [draw.permutation(one.size)[:missing] for _ in range(-(-missing // one.size))]
+        drawn = np.concatenate([drawn, *again])[: one.batches * self.batch]
+        # Rows of one key lie side by side and are dealt like cards, one to each batch.
+        turn = draw.permutation(one.num_groups)[one.group[drawn]]
+        drawn = drawn[np.lexsort((draw.random(len(drawn)), turn))]
+        batches = drawn.reshape(self.batch, one.batches).T.copy()
+        _part_doubles(batches, one.keys, draw)
+        batches = draw.permuted(batches, axis=1)
+        return batches[draw.permutation(one.batches)]
 
 
 def share(count: int, rank: int, size: int) -> slice:
-    """Return the places of a batch of ``count`` that a process computes, in order of ranks."""
-    raise NotImplementedError
+    """Return the places of a batch of ``count`` that a process computes, in order of ranks.
+
+    The processes' shares differ by one row at most and are the batch, one after the other.
+    """
+    if not 0 <= rank < size:
+        raise ValueError(f"rank {rank} of {size}")
+    return slice(rank * count // size, (rank + 1) * count // size)
+
+
+class _DataSet(NamedTuple):
+    """One data set: its rows, what must not meet in a batch, and how much of it is an epoch.
+
+    group: ``[n]`` number of the key (of the query or of the positive) that recurs more
+    drawn: rows of an epoch
+    """
+
+    number: int
+    members: "Numbers"
+    keys: "Numbers"
+    group: "Numbers"
+    num_groups: int
+    drawn: int
+    batches: int
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    @classmethod
+    def of(
+        cls, number: int, members: "Numbers", keys: "Numbers", weight: float, batch: int
+    ) -> "_DataSet":
+        kinds = [np.unique(keys[:, side], return_inverse=True) for side in (0, 1)]
+        values, group = min(kinds, key=lambda kind: len(kind[0]))
+        drawn = max(round(weight * len(members)), 1)
+        return cls(number, members, keys, group, len(values), drawn, math.ceil(drawn / batch))
+
+
+def _drawn(one: _DataSet, epoch: int, seed: int) -> "Numbers":
+    """Return the places of the rows of an epoch: a piece of an endless row of shuffles."""
+    start, end = epoch * one.drawn, (epoch + 1) * one.drawn
+    pieces = []
+    for shuffle in range(start // one.size, -(-end // one.size)):
+        order = np.random.default_rng((seed, 0, one.number, shuffle)).permutation(one.size)
+        begin = shuffle * one.size
+        pieces.append(order[max(start - begin, 0) : end - begin])
+    return np.concatenate(pieces)
+
+
+def _part_doubles(batches: "Numbers", keys: "Numbers", draw: np.random.Generator) -> None:
+    """Swap rows of ``batches [b, batch]`` in place until few share a batch with a double.
+
+    A double has the same query or the same positive as a row before it in its batch.
+    """
+    count, batch = batches.shape
+    if count == 1:
+        return
+    held: dict[int, tuple[set[int], set[int]]] = {}
+
+    def keys_of(number: int) -> tuple[set[int], set[int]]:
+        if number not in held:
+            mine = keys[batches[number]]
+            held[number] = set(mine[:, 0].tolist()), set(mine[:, 1].tolist())
+        return held[number]
+
+    for number, place in zip(*_doubles(batches, keys), strict=True):
+        mine = keys[batches[number, place]]
+        if not _is_double(batches[number], place, keys):
+            continue  # its double went elsewhere meanwhile
+        for _ in range(SWAPS):
+            other, there = int(draw.integers(count)), int(draw.integers(batch))
+            theirs = keys[batches[other, there]]
+            if other == number or any(
+                int(mine[side]) in keys_of(other)[side]
+                or int(theirs[side]) in keys_of(int(number))[side]
+                for side in (0, 1)
+            ):
+                continue
+            batches[number, place], batches[other, there] = (
+                batches[other, there],
+                batches[number, place],
+            )
+            held.pop(int(number), None), held.pop(other, None)
+            break
+
+
+def _doubles(batches: "Numbers", keys: "Numbers") -> "tuple[Numbers, Numbers]":
+    """Return batch and place of every row that has a double before it in its batch."""
+    count, batch = batches.shape
+    home = np.repeat(np.arange(count), batch)
+    found = np.zeros(count * batch, dtype=bool)
+    for side in (0, 1):
+        key = keys[batches.ravel(), side]
+        order = np.lexsort((key, home))
+        same = (key[order][1:] == key[order][:-1]) & (home[order][1:] == home[order][:-1])
+        found[order[1:][same]] = True
+    places: Numbers = np.flatnonzero(found)
+    return places // batch, places % batch
+
+
+def _is_double(row: "Numbers", place: int, keys: "Numbers") -> bool:
+    same = keys[row] == keys[row[place]]
+    return bool((same.sum(axis=0) > 1).any())
+
+
+class _Walk:
+    """A shuffle of ``range(count)`` by index, without ever being written down.
+
+    A Feistel network of four rounds over the next power of four, walked until it falls into
+    the range.
+    """
+
+    def __init__(self, count: int, seed: tuple[int, ...]) -> None:
+        self._count = count
+        self._bits = max((count - 1).bit_length() + 1, 2) // 2
+        self._rounds = [int(key) for key in np.random.SeedSequence(seed).generate_state(4)]
+
+    def __getitem__(self, index: int) -> int:
+        mask = (1 << self._bits) - 1
+        value = index % self._count
+        while True:
+            left, right = value >> self._bits, value & mask
+            for key in self._rounds:
+                mixed = (right * 0x9E3779B1 + key) & 0xFFFFFFFF
+                mixed ^= mixed >> 15
+                mixed = mixed * 0x85EBCA6B & 0xFFFFFFFF
+                left, right = right, left ^ (mixed >> 13 & mask)
+            value = left << self._bits | right
+            if value < self._count:
+                return value
