@@ -85,19 +85,15 @@ class Optimiser:
         if config.ema:
             self.averages = {name: one.detach().clone() for name, one in self.parameters.items()}
 
-    def begin(self, stage: Stage, *, is_switch: bool) -> None:
-        """Let the parts of a stage learn and no others.
-
-        ``is_switch`` says that the run comes from another stage (and was not resumed inside
-        of this one): the moments are forgotten then where the stage asks for it.
-        """
+    def begin(self, stage: Stage, *, forget: bool = False) -> None:
+        """Let the parts of a stage learn and no others; ``forget`` zeroes all moments."""
         for parameter in self._every:
             parameter.requires_grad_(False)
             parameter.grad = None
         for part in stage.trained:
             for _, parameter in self._parts[part]:
                 parameter.requires_grad_(True)
-        if is_switch and stage.is_new:
+        if forget:
             self._adamw.state.clear()
 
     @property

@@ -138,8 +138,8 @@ def recall(queries: Tensor, pool: Tensor, query_key: Tensor, pool_key: Tensor) -
         return {str(depth): 0.0 for depth in DEPTHS}
     entries, which = pool_key.unique(return_inverse=True)
     asked, who = query_key.unique(return_inverse=True)
-    first = torch.zeros(len(entries), dtype=torch.long, device=pool.device)
-    first[which.flip(0)] = torch.arange(len(pool), device=pool.device).flip(0)
+    place = torch.arange(len(pool), device=pool.device)
+    first = torch.full_like(entries, len(pool)).scatter_reduce_(0, which, place, "amin")
     belongs = torch.zeros(len(asked), len(entries), dtype=torch.bool, device=pool.device)
     belongs[who, which] = True
     relevant = belongs[who]  # (n, entries)
