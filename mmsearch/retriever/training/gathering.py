@@ -10,8 +10,9 @@ nothing of it.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,7 @@ from mmsearch.errors import BadSetting
 T = TypeVar("T")
 
 BUCKET_BYTES = 32 * 2**20  # gradients sent together: long enough that latency is nothing
+MOST_SENDING = 2  # buckets under way, each of which is a copy
 
 
 class World(NamedTuple):
@@ -119,30 +121,37 @@ def sum_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
-    pending = []
+    sending: deque[tuple[list[Tensor], Tensor, Any]] = deque()
     for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-        pending.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
-    for bucket, flat, work in pending:
-        work.wait()
-        pieces = flat.split([gradient.numel() for gradient in bucket])
-        for gradient, piece in zip(bucket, pieces, strict=True):
-            gradient.copy_(piece.view_as(gradient))
+        if len(sending) == MOST_SENDING:
+            _receive(*sending.popleft())
+        is_whole = len(bucket) == 1 and bucket[0].is_contiguous()
+        flat = bucket[0].view(-1) if is_whole else torch.cat([x.reshape(-1) for x in bucket])
+        sending.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+    while sending:
+        _receive(*sending.popleft())
+
+
+def _receive(bucket: list[Tensor], flat: Tensor, work: Any) -> None:  # noqa: ANN401 - torch's own
+    work.wait()
+    if flat.data_ptr() == bucket[0].data_ptr():
+        return  # it was summed where it lies
+    for gradient, piece in zip(bucket, torch.split(flat, [x.numel() for x in bucket]), strict=True):
+        gradient.copy_(piece.view_as(gradient))
 
 
 def _buckets(gradients: list[Tensor]) -> Iterable[list[Tensor]]:
-    """Yield runs of one type on one device, of about ``BUCKET_BYTES``."""
+    """Yield runs of one type on one device: up to ``BUCKET_BYTES``, or one that is longer."""
     bucket: list[Tensor] = []
-    num_bytes = 0
+    num_bytes, of_bucket = 0, None
     for gradient in gradients:
-        is_other = bucket and (bucket[0].dtype, bucket[0].device) != (
-            gradient.dtype,
-            gradient.device,
-        )
-        if is_other or num_bytes >= BUCKET_BYTES:
+        size = gradient.numel() * gradient.element_size()
+        kind = (gradient.dtype, gradient.device)
+        if bucket and (kind != of_bucket or num_bytes + size > BUCKET_BYTES):
             yield bucket
             bucket, num_bytes = [], 0
         bucket.append(gradient)
-        num_bytes += gradient.numel() * gradient.element_size()
+        of_bucket = kind
+        num_bytes += size
     if bucket:
         yield bucket
