@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsearch.retriever.models.backbones.checkpointing import run
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
@@ -103,7 +105,12 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The layers and the final norm; it embeds nothing itself."""
+    """The layers and the final norm; it embeds nothing itself.
+
+    ``checkpointing`` keeps the layers' inputs for their gradients and nothing else.
+    """
+
+    checkpointing = False
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -138,7 +145,7 @@ class Decoder(nn.Module):
         x, keys, values = embeds, [], []
         for i, layer in enumerate(self.layers):
             past = None if cache is None else (cache.keys[i], cache.values[i])
-            x, (k, v) = layer(x, angles, visible, past)
+            x, (k, v) = run(layer, x, angles, visible, past, again=self.checkpointing)
             keys.append(k)
             values.append(v)
         return self.norm(x), DecoderCache(tuple(keys), tuple(values), mask)

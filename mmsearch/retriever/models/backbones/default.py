@@ -137,6 +137,15 @@ class DefaultBackbone(nn.Module):
         """Width of ``base``."""
         return self.config.text.width
 
+    @property
+    def checkpointing(self) -> bool:
+        """Whether layers are computed again for their gradients instead of being kept."""
+        return self.decoder.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        self.vision.checkpointing = self.text.checkpointing = self.decoder.checkpointing = on
+
     def num_tokens(self, item: Item) -> int:
         total = 0
         for part in item.parts:

@@ -8,9 +8,12 @@ text say its rotated keys. Memory: 28 KiB a token for Qwen2-VL-2B in bfloat16.
 
 Without gradients the buffers have room for what is to come and are written in place. With
 gradients nothing is overwritten: an extension is a concatenation, and the cache it grew
-from stays as it was.
+from stays as it was. Where layers are computed again in the backward pass, even that is left
+to them: what each extension added is kept apart, so that no step keeps the places before it
+a second time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,6 +51,8 @@ class KVCache:
     mask:          ``[B, places]``, False where a row has no token; True ahead of ``length``
     next_position: ``[B]``, where the row's next token stands on all three axes
     length:        places written so far, the same in every row
+    apart:         the last places of every layer, where they are not in the buffers: keys and
+                   values ``[B, kv_heads, m, head_dim]`` of one extension after the other
     lease:         what keeps lent buffers from being lent again while a cache holds them
     """
 
@@ -56,6 +61,7 @@ class KVCache:
     mask: Tensor
     next_position: Tensor
     length: int
+    apart: tuple[tuple[tuple[Tensor, Tensor], ...], ...] = ()
     lease: object | None = None
 
     @property
@@ -66,6 +72,8 @@ class KVCache:
     def with_room(self, num_new: int) -> "KVCache":
         """Return this cache, or a copy in larger buffers where ``num_new`` places do not fit."""
         needed = self.length + num_new
+        if self.apart:
+            return self.joined().with_room(num_new)
         if needed <= self.places:
             return self
         rows, kv_heads, _, head_dim = self.keys[0].shape
@@ -80,6 +88,27 @@ class KVCache:
             new[:, :, : self.length] = old[:, :, : self.length]
         grown.mask[:, : self.length] = self.mask[:, : self.length]
         return replace(grown, next_position=self.next_position, length=self.length)
+
+    def pieces(self, layer: int) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Return keys and values of a layer's places so far, one piece after the other."""
+        apart = self.apart[layer] if self.apart else ()
+        first = self.length - sum(k.shape[2] for k, _ in apart)
+        kept = (self.keys[layer][:, :, :first], self.values[layer][:, :, :first])
+        return (kept, *apart) if first else apart
+
+    def joined(self) -> "KVCache":
+        """Return this cache with all its places in ``keys`` and ``values``."""
+        if not self.apart:
+            return self
+        joint = [joined_pieces(self.pieces(i)) for i in range(len(self.keys))]
+        keys, values = zip(*joint, strict=True)
+        return replace(self, keys=keys, values=values, apart=())
+
+
+def joined_pieces(pieces: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return keys and values of all places of some pieces."""
+    keys, values = zip(*pieces, strict=True)
+    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
 def buffers(shape: BufferShape) -> Tensor:
@@ -115,6 +144,7 @@ class Extension:
         start, self.end = cache.length, cache.length + num_new
         self.in_place = not torch.is_grad_enabled()
         self.cache = cache.with_room(num_new) if self.in_place else cache
+        self._apart: list[tuple[tuple[Tensor, Tensor], ...]] = []
         if self.in_place:
             self.seen = min(-(-self.end // SEEN_STEP) * SEEN_STEP, self.cache.places)
             self.mask = self.cache.mask[:, : self.seen]  # True ahead already
@@ -130,18 +160,29 @@ class Extension:
 
     def put(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keep ``k, v [B, kv_heads, m, head_dim]``; return those of all places so far."""
-        start, keys, values = self.cache.length, self.cache.keys[layer], self.cache.values[layer]
         if self.in_place:
+            start = self.cache.length
+            keys, values = self.cache.keys[layer], self.cache.values[layer]
             keys[:, :, start : self.end] = k
             values[:, :, start : self.end] = v
             return keys[:, :, : self.seen], values[:, :, : self.seen]
-        self._keys.append(torch.cat([keys[:, :, :start], k], dim=2))
-        self._values.append(torch.cat([values[:, :, :start], v], dim=2))
-        return self._keys[-1], self._values[-1]
+        keys, values = joined_pieces((*self.cache.pieces(layer), (k, v)))
+        self._keys.append(keys)
+        self._values.append(values)
+        return keys, values
+
+    def keep(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Keep ``k, v`` apart from the places before them; with gradients, instead of `put`."""
+        self._apart.append((*self.cache.pieces(layer), (k, v)))
 
     def close(self, next_position: Tensor) -> KVCache:
         """Return the longer cache, once every layer has put its keys."""
         if self.in_place:
             return replace(self.cache, next_position=next_position, length=self.end)
+        if self._apart:
+            cache = self.cache
+            return KVCache(
+                cache.keys, cache.values, self.mask, next_position, self.end, tuple(self._apart)
+            )
         keys, values = tuple(self._keys), tuple(self._values)
         return KVCache(keys, values, self.mask, next_position, self.end)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsearch.retriever.models.backbones.checkpointing import run
 from mmsearch.retriever.models.quantise import RowTable
 
 
@@ -54,7 +55,12 @@ class EncoderLayer(nn.Module):
 
 
 class MiniLM(nn.Module):
-    """The encoder; pooling is its caller's business."""
+    """The encoder; pooling is its caller's business.
+
+    ``checkpointing`` keeps the layers' inputs for their gradients and nothing else.
+    """
+
+    checkpointing = False
 
     def __init__(self, config: MiniLMConfig) -> None:
         super().__init__()
@@ -72,5 +78,5 @@ class MiniLM(nn.Module):
         x = self.norm(self.words(ids) + self.positions[: ids.shape[1]] + self.segment)
         visible = mask[:, None, None, :]  # (W, 1, 1, n), over keys
         for layer in self.layers:
-            x = layer(x, visible)
+            x = run(layer, x, visible, again=self.checkpointing)
         return x

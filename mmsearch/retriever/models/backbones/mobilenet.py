@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsearch.retriever.models.backbones.checkpointing import run
+
 
 @dataclass(frozen=True, slots=True)
 class MobileNetConfig:
@@ -85,7 +87,12 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """The trunk and its ImageNet classifier."""
+    """The trunk and its ImageNet classifier.
+
+    ``checkpointing`` keeps the blocks' inputs for their gradients and nothing else.
+    """
+
+    checkpointing = False
 
     def __init__(self, config: MobileNetConfig) -> None:
         super().__init__()
@@ -106,7 +113,9 @@ class MobileNet(nn.Module):
         x = pixels.to(self.stem.conv.weight.dtype) / 127.5 - 1.0
         # Channels last is what the CPU convolutions are fast at; it changes no value.
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.head(self.blocks(self.stem(x)))
+        for block in (self.stem, *self.blocks, self.head):
+            x = run(block, x, again=self.checkpointing)
+        return x
 
     def class_probabilities(self, pooled: Tensor) -> Tensor:
         """Return ``[B, 1001]`` from pooled features ``[B, 1280]``."""

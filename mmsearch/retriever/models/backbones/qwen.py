@@ -137,6 +137,15 @@ class QwenBackbone(nn.Module):
         self.text_half = TextHalf(self.language, hf)
 
     @property
+    def checkpointing(self) -> bool:
+        """Whether layers are computed again for their gradients instead of being kept."""
+        return self.text_half.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        self.text_half.checkpointing = self.vision.checkpointing = on
+
+    @property
     def token_bytes(self) -> int:
         """Keys and values, what one layer computes, and four patches on their way, about."""
         text, vision = self.text_half, self.config.hf["vision_config"]

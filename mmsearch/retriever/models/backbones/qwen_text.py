@@ -13,7 +13,8 @@ A latent step of Qwen2-VL-2B (28 layers, D = 1,536) reads 3.1 GB of weights in b
 computes 3.1 GFLOP a row.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -26,6 +27,7 @@ from mmsearch.retriever.models.backbones.attention import (
     attend_grouped,
     grouped_bias,
 )
+from mmsearch.retriever.models.backbones.checkpointing import run
 from mmsearch.retriever.models.backbones.fused import fused
 from mmsearch.retriever.models.backbones.graphs import StepGraphs, cuda_graphs
 from mmsearch.retriever.models.backbones.kv_cache import (
@@ -33,6 +35,7 @@ from mmsearch.retriever.models.backbones.kv_cache import (
     Extension,
     KVCache,
     allocate,
+    joined_pieces,
 )
 from mmsearch.retriever.models.backbones.layers import (
     Layer,
@@ -141,6 +144,7 @@ class TextHalf:
     """Drives the layers of ``language``; has no parameters of its own.
 
     Nothing is kept from one call to the next, so several threads may call it at once.
+    ``checkpointing`` keeps the layers' inputs for their gradients and nothing else.
     """
 
     def __init__(
@@ -161,6 +165,7 @@ class TextHalf:
         self.graphs = cuda_graphs() if graphs is None else graphs
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._packed: tuple[Packed, ...] = ()
+        self.checkpointing = False
         eps: float = config.rms_norm_eps
 
         def norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -306,25 +311,75 @@ class TextHalf:
         angles = positions.float() * self._rotary_on(x.device)[1]  # (B, m, head_dim / 2)
         angles = angles.flatten(0, 1)[:, None]  # (B * m, 1, head_dim / 2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-        layers = self._layers()
-        norms = [layer.input_layernorm.weight for layer in layers] + [self._last_norm().weight]
+        layers, last = self._layers(), self._last_norm().weight
+        if self.checkpointing and torch.is_grad_enabled():
+            for i in range(len(layers)):
+                seen = extension.cache.pieces(i)
+                x, k, v = run(self._layer_again, i, x, cos, sin, batch, bias, seen, again=True)
+                extension.keep(i, k, v)
+                if i < len(added):
+                    x = x + added[i].flatten(0, 1)
+            return self._norm(x, last).view(batch, length, -1)
+        norms = [layer.input_layernorm.weight for layer in layers] + [last]
         y = self._norm(x, norms[0])
-        for i, layer in enumerate(layers):
-            q, k, v = self._qkv(i, y, cos, sin)  # (B * m, heads, head_dim)
-            k, v = (t.view(batch, length, -1, self.head_dim).transpose(1, 2) for t in (k, v))
-            q = q.view(batch, length, -1, self.head_dim)
-            keys, values = extension.put(i, k, v)
-            if bias is None:
-                mixed = attend_causally(q, k, v)
-            else:
-                mixed = attend_grouped(q, keys, values, bias)
-            mixed = layer.self_attn.o_proj(mixed.flatten(2).flatten(0, 1))
-            x, y = self._add_norm(x, mixed, layer.post_attention_layernorm.weight)
-            y = layer.mlp.down_proj(self._swiglu(self._gate_up(i, y)))
+        for i in range(len(layers)):
+            put = functools.partial(extension.put, i)
+            x, y = self._layer(i, x, y, cos, sin, batch, bias, put)
             if i < len(added):
                 x, y = x + y, added[i].flatten(0, 1)
             x, y = self._add_norm(x, y, norms[i + 1])
         return y.view(batch, length, -1)
+
+    def _layer(
+        self,
+        i: int,
+        x: Tensor,
+        y: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        batch: int,
+        bias: Tensor | None,
+        put: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        """Return what comes out of a layer's attention, and what is to be added to it.
+
+        x, y: ``[B * m, D]``, the layer's input and the same after its norm
+        put:  takes keys and values of the new places, gives back those of all
+        """
+        layer = self._layers()[i]
+        q, k, v = self._qkv(i, y, cos, sin)  # (B * m, heads, head_dim)
+        k, v = (t.view(batch, -1, *t.shape[1:]).transpose(1, 2) for t in (k, v))
+        q = q.view(batch, -1, *q.shape[1:])
+        keys, values = put(k, v)
+        mixed = attend_causally(q, k, v) if bias is None else attend_grouped(q, keys, values, bias)
+        mixed = layer.self_attn.o_proj(mixed.flatten(2).flatten(0, 1))
+        x, y = self._add_norm(x, mixed, layer.post_attention_layernorm.weight)
+        return x, layer.mlp.down_proj(self._swiglu(self._gate_up(i, y)))
+
+    def _layer_again(
+        self,
+        i: int,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        batch: int,
+        bias: Tensor | None,
+        seen: tuple[tuple[Tensor, Tensor], ...],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a layer's output ``[B * m, D]``, and keys and values of the new places.
+
+        A function of its arguments alone, so that it can be computed again: ``seen`` are
+        those of the places before, one piece after the other.
+        """
+        new: list[Tensor] = []
+
+        def put(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            new[:] = k, v
+            return joined_pieces((*seen, (k, v))) if seen else (k, v)
+
+        y = self._norm(x, self._layers()[i].input_layernorm.weight)
+        x, y = self._layer(i, x, y, cos, sin, batch, bias, put)
+        return x + y, new[0], new[1]
 
     def _qkv(self, i: int, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values ``[B * m, heads, head_dim]``, the first two turned."""

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsearch.retriever.models.backbones.attention import attend_wholly
+from mmsearch.retriever.models.backbones.checkpointing import run
 from mmsearch.retriever.models.backbones.fused import fused
 from mmsearch.retriever.models.backbones.patches import (
     CLIP_MEAN,
@@ -193,7 +194,12 @@ def _sorted_runs(
 
 
 class VisionTower(nn.Module):
-    """Transformers' parts under their own names, driven over packed sequences."""
+    """Transformers' parts under their own names, driven over packed sequences.
+
+    ``checkpointing`` keeps the blocks' inputs for their gradients and nothing else.
+    """
+
+    checkpointing = False
 
     def __init__(
         self, published: nn.Module, settings: "PreTrainedConfig", geometry: PatchGeometry
@@ -245,8 +251,7 @@ class VisionTower(nn.Module):
                     moves[id(there)] = _sent(np.argsort(here.order)[there.order], self.device)
                 hidden = _taken(hidden, moves[id(there)])
                 here = there
-            hidden = hidden + self._attend(block.attn, _norm(block.norm1, hidden), here)
-            hidden = hidden + _feed_forward(block.mlp, _norm(block.norm2, hidden), self.activation)
+            hidden = run(self._block, block, hidden, here, again=self.checkpointing)
             if number in self.deep_blocks:
                 merger = self.deepstack_merger_list[self.deep_blocks.index(number)]
                 deep.append(merger(hidden))
@@ -286,6 +291,12 @@ class VisionTower(nn.Module):
             learned = learned + self.pos_embed(tap) * weight[:, None]
         return hidden + learned.to(hidden.dtype)
 
+    def _block(self, part: nn.Module, hidden: Tensor, layout: Layout) -> Tensor:
+        """Return a block's output ``[P, D]``."""
+        block: Any = part
+        hidden = hidden + self._attend(block.attn, _norm(block.norm1, hidden), layout)
+        return hidden + _feed_forward(block.mlp, _norm(block.norm2, hidden), self.activation)
+
     def _attend(self, part: nn.Module, hidden: Tensor, layout: Layout) -> Tensor:
         """Return what each patch gathers from its sequence, ``[P, D]``."""
         attention: Any = part
@@ -294,10 +305,10 @@ class VisionTower(nn.Module):
         value = qkv[:, 2]
         sizes = [count * length for count, length in layout.runs]
         gathered = []
-        for run, *parts in zip(
+        for shape, *parts in zip(
             layout.runs, *(torch.split(one, sizes) for one in (query, key, value)), strict=True
         ):
-            one = attend_wholly(*(part.unflatten(0, run) for part in parts))
+            one = attend_wholly(*(part.unflatten(0, shape) for part in parts))
             gathered.append(one.flatten(2).flatten(0, 1))
         return attention.proj(gathered[0] if len(gathered) == 1 else torch.cat(gathered))
 
