@@ -764,7 +764,9 @@ def _histogram(chance: random.Random) -> Drawing:
 
 
 def _heat_map(chance: random.Random) -> Drawing:
-    rows_of, columns_of = subject(chance, most=6), subject(chance, most=6)
+    rows_of = columns_of = subject(chance, most=6)
+    while columns_of.noun == rows_of.noun:
+        columns_of = subject(chance, most=6)
     rows, columns = rows_of.members, columns_of.members
     what = rows_of.measure
     distinct = iter(chance.sample(range(100), len(rows) * len(columns)))
