@@ -14,6 +14,7 @@ from mmsearch import __version__
 from mmsearch.cli import (
     doctor,
     evaluate,
+    export,
     index,
     info,
     model,
@@ -22,6 +23,7 @@ from mmsearch.cli import (
     show,
     similar,
     status,
+    train,
 )
 from mmsearch.cli.output import print_lines, say
 from mmsearch.errors import MMSearchError
@@ -65,6 +67,8 @@ app.command("status")(status.status)
 app.command("remove")(remove.remove)
 app.command("doctor")(doctor.doctor)
 app.command("eval")(evaluate.evaluate)
+app.command("train")(train.train)
+app.command("export")(export.export)
 app.command("info")(info.info)
 app.add_typer(model.app, name="model")
 

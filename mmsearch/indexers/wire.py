@@ -20,7 +20,7 @@ class ReadTask:
     """One file to read.
 
     kind:   what it is; None lets the worker look
-    only:   keep to one page of a PDF
+    only:   keep to one page of a PDF, or with ``whole`` to a span of a film
     whole:  a film as one segment, for queries
     """
 

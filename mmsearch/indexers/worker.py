@@ -96,7 +96,7 @@ def _segments(task: ReadTask) -> Iterator[Segment]:
     if kind is None:
         raise UnreadableFile(task.path, "it is no PDF, image, video or text file")
     if task.whole:
-        yield read_whole(task.path, kind, task.policy)
+        yield read_whole(task.path, kind, task.policy, only=task.only)
     else:
         yield from read(task.path, kind, task.policy, only=task.only)
 

@@ -32,15 +32,18 @@ def read(
     yield from _said_plainly(path, lambda: _segments(path, kind, policy, page))
 
 
-def read_whole(path: Path, kind: Kind, policy: ReadPolicy) -> Segment:
+def read_whole(
+    path: Path, kind: Kind, policy: ReadPolicy, *, only: Locator | None = None
+) -> Segment:
     """Return a film as one segment with frames from all of it, for queries.
 
-    Other kinds give their first segment. Raises UnreadableFile.
+    ``only`` keeps to a span of it. Other kinds give their first segment. Raises
+    UnreadableFile.
     """
     if kind is not Kind.VIDEO:
         return next(read(path, kind, replace(policy, max_pages=1)))
     reader = import_module("mmsearch.indexers.readers.video")
-    return next(_said_plainly(path, lambda: iter([reader.read_whole(path, policy)])))
+    return next(_said_plainly(path, lambda: iter([reader.read_whole(path, policy, only=only)])))
 
 
 def _segments(path: Path, kind: Kind, policy: ReadPolicy, page: int | None) -> Iterator[Segment]:

@@ -72,12 +72,17 @@ def read(path: Path, policy: ReadPolicy) -> Iterator[Segment]:
         yield _segment(path, clip, cues, policy)
 
 
-def read_whole(path: Path, policy: ReadPolicy) -> Segment:
-    """Return the film as one segment, its frames spread over all of it."""
+def read_whole(path: Path, policy: ReadPolicy, *, only: Locator | None = None) -> Segment:
+    """Return the film, or a span of it, as one segment with frames spread over all of that."""
     film = _Film(path, policy, side=_OCR_SIDE if policy.ocr else None)
-    wanted = [film.end * (part + 0.5) / policy.max_frames for part in range(policy.max_frames)]
+    start = (only.start or 0.0) if only else 0.0
+    end = min(only.end or film.end, film.end) if only else film.end
+    if start >= end:
+        raise UnreadableFile(path, f"it ends at {film.end:.1f} s, before {start:.1f} s")
+    parts = policy.max_frames
+    wanted = [start + (end - start) * (part + 0.5) / parts for part in range(parts)]
     indices = dict.fromkeys(film.nearest(time) for time in wanted)
-    clip = _Clip(0.0, film.end, [film.sample(index) for index in indices])
+    clip = _Clip(start, end, [film.sample(index) for index in indices])
     return _segment(path, clip, subtitles.beside(path, policy.max_text_bytes), policy)
 
 

@@ -302,8 +302,12 @@ class TrainingConfig:
         return typing.cast(dict[str, Any], json.loads(json.dumps(_plain(self))))
 
 
-def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+def read_config(
+    path: Path, overrides: Sequence[str] = (), *, home: Path | None = None
+) -> TrainingConfig:
     """Return the configuration of a TOML file, with ``"run.steps=10"`` and the like set.
+
+    Paths in it are relative to ``home``, which is the file's folder where it is not given.
 
     Raises BadConfig, which names the line, for a file that cannot be read, a key that there
     is not, and a value that is of another type or makes no sense.
@@ -315,26 +319,35 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
         raise BadConfig(path, (error.strerror or str(error)).lower()) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(path, f"it is not TOML: {error}") from None
+    with_overrides(table, overrides, path=path)
+    return config_of(table, path=path, text=text, home=home)
+
+
+def with_overrides(table: dict[str, Any], overrides: Sequence[str], *, path: Path) -> None:
+    """Put ``"run.steps=10"`` and the like into nested tables; raises BadConfig."""
     for override in overrides:
         _set(path, table, override)
-    return config_of(table, path=path, text=text)
 
 
 def config_of(
-    table: Mapping[str, Any], *, path: Path = Path("config"), text: str = ""
+    table: Mapping[str, Any],
+    *,
+    path: Path = Path("config"),
+    text: str = "",
+    home: Path | None = None,
 ) -> TrainingConfig:
     """Return the configuration of nested tables; BadConfig names ``path`` and a line of ``text``.
 
     What `TrainingConfig.as_dict` gave comes back equal.
     """
-    return _Reader(path, text).build(TrainingConfig, table, ())
+    return _Reader(path, text, home or path.parent).build(TrainingConfig, table, ())
 
 
 class _Reader:
     """Builds dataclasses of tables, and knows where each key stands in the file."""
 
-    def __init__(self, path: Path, text: str) -> None:
-        self.path, self.text = path, text
+    def __init__(self, path: Path, text: str, home: Path) -> None:
+        self.path, self.text, self.home = path, text, home
 
     def build(self, kind: type[Kind], table: Any, at: tuple[str | int, ...]) -> Kind:  # noqa: ANN401 - any TOML
         if not isinstance(table, Mapping):
@@ -375,7 +388,7 @@ class _Reader:
                 for number, (one, part) in enumerate(zip(each, value, strict=True))
             )
         if Path in options and isinstance(value, str) and value:
-            return (self.path.parent / Path(value).expanduser()).absolute()
+            return (self.home / Path(value).expanduser()).absolute()
         if not any(_fits(value, option) for option in options):
             wanted = " or ".join(getattr(one, "__name__", str(one)) for one in options)
             raise self.bad(at, f"is {value!r}, not {wanted}")
