@@ -87,7 +87,11 @@ def backward(
             return _checked(objective.represent(model, chunks[index], stage), len(chunks[index]))
 
     generators = [device] if device.type == "cuda" else []
-    with torch.enable_grad(), torch.random.fork_rng(devices=generators):
+    with (
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.random.fork_rng(devices=generators),
+    ):
         at_first = _Buffers(model, objective.extras) if len(chunks) > 1 else None
         kept: Representations = {}
         shelf: list[dict[str, Tensor]] = []
