@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = npt.NDArray[np.int64]
 
-SWAPS = 8  # batches that a row is offered to before its double is left where it is
+SWAPS = 8  # places that a row is offered before it is left beside its double
+GIVEN_UP = 64  # rows in a row that found none: the rest would not either
 KEPT = 4  # arrangements kept at once: of this epoch and the next
 
 
@@ -116,7 +117,7 @@ class BatchPlan:
         turn = draw.permutation(one.num_groups)[one.group[drawn]]
         drawn = drawn[np.lexsort((draw.random(len(drawn)), turn))]
         batches = drawn.reshape(self.batch, one.batches).T.copy()
-        _part_doubles(batches, one.keys, draw)
+        _part_doubles(batches, one, draw)
         batches = draw.permuted(batches, axis=1)
         return batches[draw.permutation(one.batches)]
 
@@ -134,13 +135,14 @@ def share(count: int, rank: int, size: int) -> slice:
 class _DataSet(NamedTuple):
     """One data set: its rows, what must not meet in a batch, and how much of it is an epoch.
 
-    group: ``[n]`` number of the key (of the query or of the positive) that recurs more
+    dealt: side (0 query, 1 positive) whose keys recur more; ``group [n]`` numbers them
     drawn: rows of an epoch
     """
 
     number: int
     members: "Numbers"
     keys: "Numbers"
+    dealt: int
     group: "Numbers"
     num_groups: int
     drawn: int
@@ -155,9 +157,11 @@ class _DataSet(NamedTuple):
         cls, number: int, members: "Numbers", keys: "Numbers", weight: float, batch: int
     ) -> "_DataSet":
         kinds = [np.unique(keys[:, side], return_inverse=True) for side in (0, 1)]
-        values, group = min(kinds, key=lambda kind: len(kind[0]))
+        dealt = 0 if len(kinds[0][0]) < len(kinds[1][0]) else 1
+        values, group = kinds[dealt]
         drawn = max(round(weight * len(members)), 1)
-        return cls(number, members, keys, group, len(values), drawn, math.ceil(drawn / batch))
+        batches = math.ceil(drawn / batch)
+        return cls(number, members, keys, dealt, group, len(values), drawn, batches)
 
 
 def _drawn(one: _DataSet, epoch: int, seed: int) -> "Numbers":
@@ -171,11 +175,13 @@ def _drawn(one: _DataSet, epoch: int, seed: int) -> "Numbers":
     return np.concatenate(pieces)
 
 
-def _part_doubles(batches: "Numbers", keys: "Numbers", draw: np.random.Generator) -> None:
+def _part_doubles(batches: "Numbers", one: "_DataSet", draw: np.random.Generator) -> None:
     """Swap rows of ``batches [b, batch]`` in place until few share a batch with a double.
 
-    A double has the same query or the same positive as a row before it in its batch.
+    Dealing has parted the rows of one key as far as there are batches. This looks after the
+    key of the other side, and gives up where so many rows are alike that nothing helps.
     """
+    keys, side = one.keys, 1 - one.dealt
     count, batch = batches.shape
     if count == 1:
         return
@@ -187,44 +193,35 @@ def _part_doubles(batches: "Numbers", keys: "Numbers", draw: np.random.Generator
             held[number] = set(mine[:, 0].tolist()), set(mine[:, 1].tolist())
         return held[number]
 
-    for number, place in zip(*_doubles(batches, keys), strict=True):
-        mine = keys[batches[number, place]]
-        if not _is_double(batches[number], place, keys):
+    failed = 0
+    for number, place in _doubles(keys[batches, side]):
+        mine = keys[batches[number, place]].tolist()
+        if (keys[batches[number], side] == mine[side]).sum() < 2:
             continue  # its double went elsewhere meanwhile
+        failed += 1
         for _ in range(SWAPS):
             other, there = int(draw.integers(count)), int(draw.integers(batch))
-            theirs = keys[batches[other, there]]
+            theirs = keys[batches[other, there]].tolist()
             if other == number or any(
-                int(mine[side]) in keys_of(other)[side]
-                or int(theirs[side]) in keys_of(int(number))[side]
-                for side in (0, 1)
+                mine[i] in keys_of(other)[i] or theirs[i] in keys_of(number)[i] for i in (0, 1)
             ):
                 continue
-            batches[number, place], batches[other, there] = (
-                batches[other, there],
-                batches[number, place],
-            )
-            held.pop(int(number), None), held.pop(other, None)
+            swapped = batches[other, there]
+            batches[other, there], batches[number, place] = batches[number, place], swapped
+            held.pop(number, None)
+            held.pop(other, None)
+            failed = 0
             break
+        if failed == GIVEN_UP:
+            return
 
 
-def _doubles(batches: "Numbers", keys: "Numbers") -> "tuple[Numbers, Numbers]":
-    """Return batch and place of every row that has a double before it in its batch."""
-    count, batch = batches.shape
-    home = np.repeat(np.arange(count), batch)
-    found = np.zeros(count * batch, dtype=bool)
-    for side in (0, 1):
-        key = keys[batches.ravel(), side]
-        order = np.lexsort((key, home))
-        same = (key[order][1:] == key[order][:-1]) & (home[order][1:] == home[order][:-1])
-        found[order[1:][same]] = True
-    places: Numbers = np.flatnonzero(found)
-    return places // batch, places % batch
-
-
-def _is_double(row: "Numbers", place: int, keys: "Numbers") -> bool:
-    same = keys[row] == keys[row[place]]
-    return bool((same.sum(axis=0) > 1).any())
+def _doubles(keys: "Numbers") -> list[tuple[int, int]]:
+    """Return batch and place of every one of ``keys [b, batch]`` that its batch has before."""
+    order = np.argsort(keys, axis=1, kind="stable")
+    lined_up = np.take_along_axis(keys, order, axis=1)
+    batch, after = np.nonzero(lined_up[:, 1:] == lined_up[:, :-1])
+    return list(zip(batch.tolist(), order[batch, after + 1].tolist(), strict=True))
 
 
 class _Walk:
