@@ -10,7 +10,6 @@ replaced where they stand, so our own drivers run them as they run any other.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from mmsearch.errors import BadSetting, MissingExtra
@@ -31,12 +30,12 @@ USUAL_PLACES = ("backbone.language.layers.", "backbone.decoder.layers.")
 READ_DIRECTLY = ("backbone.words_in",)
 
 
-def add_lora(model: "Model", settings: "LoraSettings", *, seed: int = 0) -> None:
+def add_lora(model: "Model", settings: "LoraSettings") -> None:
     """Put LoRA beside the targets of a started model.
 
-    The model computes what it did before: B is 0. From here on only LoRA learns, and what
-    started at random. Raises MissingExtra without peft, BadSetting for a target that no
-    linear layer is named by.
+    The model computes what it did before: B is 0, and A is drawn by torch's generator. From
+    here on only LoRA learns, and what started at random. Raises MissingExtra without peft,
+    BadSetting for a target that no linear layer is named by.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -53,9 +52,7 @@ def add_lora(model: "Model", settings: "LoraSettings", *, seed: int = 0) -> None
         bias="none",
     )
     is_training = model.training
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(config, model)  # which freezes all else
+    inject_adapter_in_model(config, model)  # which freezes all else
     for name in learning:
         model.get_parameter(name).requires_grad_(True)
     model.train(is_training)

@@ -15,6 +15,7 @@ from toy_thinking import mixed_items
 
 from mmsearch.retriever.models import tiny, tiny_qwen
 from mmsearch.retriever.models.adapter import AdapterConfig
+from mmsearch.retriever.models.backbones.checkpointing import use_checkpointing
 from mmsearch.retriever.models.checkpoint import Model, build_model
 from mmsearch.retriever.models.rollout import Rollout, RolloutConfig
 from mmsearch.values import Item, Role
@@ -29,7 +30,7 @@ class Kept(TorchDispatchMode):
     """Counts the bytes that were made inside and are still held."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
@@ -43,12 +44,14 @@ class Kept(TorchDispatchMode):
         for one in tree_leaves(result):
             if isinstance(one, Tensor):
                 storage = one.untyped_storage()
-                self.made[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
+                ref = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self.made[storage.data_ptr()] = ref, storage.nbytes()
         return result
 
     @property
     def num_bytes(self) -> int:
-        return sum(size for ref, size in self.made.values() if not ref.expired())
+        held = [(ref.expired(), size) for ref, size in self.made.values()]  # type: ignore[no-untyped-call]
+        return sum(size for is_gone, size in held if not is_gone)
 
 
 @contextmanager
@@ -86,7 +89,7 @@ def thought(model: Model, items: list[Item], *, effort: int = 3) -> Tensor:
 
 def gradients(model: Model, *, checkpointing: bool) -> dict[str, Tensor]:
     model.zero_grad()
-    model.backbone.checkpointing = checkpointing
+    use_checkpointing(model.backbone, checkpointing)
     torch.autograd.backward(thought(model, ITEMS))
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 

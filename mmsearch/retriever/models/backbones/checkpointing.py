@@ -1,5 +1,6 @@
 """Activations computed again on the way back, so that they need not be kept.
 
+    use_checkpointing(backbone, True)
     run(layer, x, ..., again=True) -> layer(x, ...)     what it keeps for its gradient is its inputs
 
 A prompt of 1,500 tokens keeps some 4 GB of activations in Qwen2-VL-2B in bfloat16, and 0.3 GB
@@ -27,3 +28,10 @@ def run(function: Callable[..., R], *inputs: Any, again: bool) -> R:  # noqa: AN
         return function(*inputs)
     result: R = checkpoint(function, *inputs, use_reentrant=False)
     return result
+
+
+def use_checkpointing(backbone: Any, on: bool) -> None:  # noqa: ANN401 - any backbone
+    """Let all layers of a backbone be computed again, or be kept; ValueError if it cannot."""
+    if not hasattr(backbone, "checkpointing"):
+        raise ValueError(f"{type(backbone).__name__} keeps its activations")
+    backbone.checkpointing = on
