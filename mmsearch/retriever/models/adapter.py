@@ -10,6 +10,7 @@ so that no kernel waits for a decision and a batch may choose differently in eve
 At D = 1,536 it has 47,273,476 parameters.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,8 @@ class LatentAdapter(nn.Module):
         """
         position = self.step_embed.weight[min(step, NUM_STEP_ROWS - 1)].expand_as(z)
         asked = torch.cat([z.float() + anchor.float(), position.float()], dim=-1)
-        logits = F.linear(asked, self.router.weight.float(), self.router.bias.float())
+        with exactly(z):
+            logits = F.linear(asked, self.router.weight.float(), self.router.bias.float())
         return logits.softmax(dim=-1)
 
     def weigh(self, probabilities: Tensor) -> Tensor:
@@ -85,9 +87,21 @@ class LatentAdapter(nn.Module):
 
         z, anchor: ``[B, D]``, the state before it and what steers the choice of experts
         """
-        weights = self.weigh(self.route(z, step, anchor))
+        return self.mix(z, self.route(z, step, anchor))
+
+    def mix(self, z: Tensor, probabilities: Tensor) -> Tensor:
+        """Return ``z [B, D]`` and what the experts of ``probabilities [B, experts]`` add."""
+        weights = self.weigh(probabilities)
         u = self.ln(z)
         return _mixed(z, weights, self.shared_expert(u), *(expert(u) for expert in self.experts))
+
+
+def exactly(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which autocast, where training uses it, rounds nothing of ``x``."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 @fused

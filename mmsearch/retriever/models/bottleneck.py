@@ -74,7 +74,10 @@ class Bottleneck(nn.Module):
     ) -> Mapping[str, Tensor]:
         if effort != self.config.num_tokens:
             raise ValueError(f"it has {self.config.num_tokens} reason tokens, got effort {effort}")
-        reason, embed = self.reason_states(backbone, batch)
+        return self.readouts(*self.reason_states(backbone, batch))
+
+    def readouts(self, reason: Tensor, embed: Tensor) -> dict[str, Tensor]:
+        """Return ``gen``, ``disc`` and ``mean`` ``[B, d]`` of what `reason_states` returned."""
         decoded, num_tokens = self.config.num_decoded, self.config.num_tokens
         left = reason[:, decoded:] if decoded < num_tokens else reason
         gen = self.out_gen(left.mean(dim=1))

@@ -2,7 +2,7 @@
 
     reason states R [B, N, D] --first K--> W_d LN(Z) [B, K, d]   a soft prefix
     target ids [B, m] --embed--> [B, m, d]
-    [prefix ; target] --causal decoder, tied logits--> mean cross-entropy
+    [prefix ; target] --causal decoder, tied logits--> cross-entropy of each row
 
 It sees nothing else of the query, so all that it learns to say has to pass through K
 vectors, and its gradient reaches the backbone through them alone. It is no part of the
@@ -12,11 +12,11 @@ model that embeds: leaving it out changes no vector.
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsearch.retriever.models.backbones.decoder import Decoder, DecoderConfig
 from mmsearch.retriever.models.bottleneck import Bottleneck
+from mmsearch.retriever.models.token_losses import row_means, token_losses
 
 WEIGHT_STD = 0.02  # of initial weights
 
@@ -52,10 +52,10 @@ class TargetDecoder(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=WEIGHT_STD)
 
-    def loss(self, reason: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the real target tokens, float32, a scalar.
+    def losses(self, reason: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Return each row's mean cross-entropy over its real target tokens, float32 ``[B]``.
 
-        0 where there are none. An end token that is to be learnt is part of the target.
+        0 for a row without any. An end token that is to be learnt is part of the target.
 
         reason: ``[B, N, D]``, all reason states in any precision; the first K are read
         target: ``[B, m]`` ids, right-padded with any of them
@@ -63,10 +63,12 @@ class TargetDecoder(nn.Module):
         """
         states = reason[:, : self.num_decoded].to(self.norm.weight.dtype)
         prefix = self.into(self.norm(states))  # (B, K, d)
-        embeds = torch.cat([prefix, self.words(target)], dim=1)
+        embeds = torch.cat([prefix, self.words(target).to(prefix.dtype)], dim=1)
         visible = torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1)
         hidden, _ = self.decoder.prefill(embeds, visible)
         # The last of the prefix predicts the first token; the last token predicts nothing.
-        logits = hidden[:, self.num_decoded - 1 : -1] @ self.words.weight.T  # (B, m, words)
-        losses = F.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
-        return (losses * mask).sum() / mask.sum().clamp_min(1)
+        hidden = hidden[:, self.num_decoded - 1 : -1]  # (B, m, d)
+        return row_means(token_losses(self._logits, hidden[mask], target[mask]), mask)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return hidden.to(self.words.weight.dtype) @ self.words.weight.T

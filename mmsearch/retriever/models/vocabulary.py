@@ -1,14 +1,34 @@
-"""The tokens that a reasoner says itself, on the device that says them."""
+"""The tokens that a reasoner says itself, and words that are to stay words beside them."""
 
+import re
 from collections.abc import Sequence
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmsearch.retriever.seams import Backbone, Batch, Cache
 
 # PLUME's own tokens; a vocabulary that lacks one would read its letters instead, in silence.
 SPELLED = ("<gen_emb>", "<disc_emb>", "<bot>", "<eot>", "<ct>")
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no tokenizer takes
+
+
+def special_spellings(tokenizer: Tokenizer) -> re.Pattern[str]:
+    """Return what finds the first character of everything that spells a special token.
+
+    Every added token counts, whether or not it is marked as special: a readout token is
+    often added as an ordinary one.
+    """
+    spelled = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    # Longest first is not needed: one that begins another is broken by the same space.
+    any_of = "|".join(re.escape(one) for one in spelled) or "(?!)"
+    return re.compile(f"(?=(?:{any_of}))(.)")
+
+
+def as_words(text: str, spellings: re.Pattern[str]) -> str:
+    """Return a text of somebody's in which nothing is a special token, "< |im_end|>"."""
+    return spellings.sub(r"\1 ", SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def forced_tokens(backbone: Backbone[Batch, Cache], text: str) -> tuple[int, ...]:

@@ -43,54 +43,58 @@ def states(rows: int = 2) -> torch.Tensor:
     return torch.randn(rows, 4, 24, generator=torch.Generator().manual_seed(3))
 
 
-def test_the_loss_is_the_mean_over_real_tokens_each_predicted_from_those_before_it(
+def test_a_rows_loss_is_the_mean_over_its_tokens_each_predicted_from_those_before_it(
     decoder: TargetDecoder,
 ) -> None:
     reason = states()
-    surprises = []
+    means = []
     for row, length in enumerate([5, 3]):
+        surprises = []
         soft = decoder.into(decoder.norm(reason[row, :2]))
         for t in range(length):
             seen = torch.cat([soft, decoder.words(TARGET[row, :t])])[None]
             hidden, _ = decoder.decoder.prefill(seen, torch.ones(seen.shape[:2]).bool())
             probabilities = (decoder.words.weight @ hidden[0, -1]).softmax(dim=-1)
             surprises.append(-math.log(probabilities[TARGET[row, t]].item()))
+        means.append(sum(surprises) / length)
 
-    loss = decoder.loss(reason, TARGET, MASK)
+    losses = decoder.losses(reason, TARGET, MASK)
 
-    assert loss.item() == pytest.approx(sum(surprises) / 8, abs=1e-5)
+    assert losses.tolist() == pytest.approx(means, abs=1e-5)
 
 
 def test_padding_changes_nothing(decoder: TargetDecoder) -> None:
     reason = states()
     other = torch.where(MASK, TARGET, 7)
 
-    torch.testing.assert_close(
-        decoder.loss(reason, TARGET, MASK), decoder.loss(reason, other, MASK)
-    )
-    alone = decoder.loss(reason[1:], TARGET[1:, :3], MASK[1:, :3])
-    torch.testing.assert_close(decoder.loss(reason[1:], TARGET[1:], MASK[1:]), alone)
+    losses = decoder.losses(reason, TARGET, MASK)
+    torch.testing.assert_close(losses, decoder.losses(reason, other, MASK))
+    alone = decoder.losses(reason[1:], TARGET[1:, :3], MASK[1:, :3])
+    torch.testing.assert_close(losses[1:], alone)
 
 
-def test_targets_without_words_teach_nothing(decoder: TargetDecoder) -> None:
-    loss = decoder.loss(states(), TARGET, torch.zeros_like(MASK))
+def test_a_target_without_words_teaches_nothing(decoder: TargetDecoder) -> None:
+    one = torch.stack([torch.zeros_like(MASK[0]), MASK[1]])
 
-    assert loss.item() == 0.0
+    losses = decoder.losses(states(), TARGET, one)
+
+    assert losses[0].item() == 0.0
+    assert losses[1].item() > 0.0
 
 
 def test_it_keeps_its_own_precision(decoder: TargetDecoder) -> None:
     reason = states().bfloat16()
 
-    loss = decoder.loss(reason, TARGET, MASK)
+    losses = decoder.losses(reason, TARGET, MASK)
 
-    assert loss.dtype is torch.float32
-    torch.testing.assert_close(loss, decoder.loss(reason.float(), TARGET, MASK))
+    assert losses.dtype is torch.float32
+    torch.testing.assert_close(losses, decoder.losses(reason.float(), TARGET, MASK))
 
 
 def test_only_the_first_reason_states_are_read(decoder: TargetDecoder) -> None:
     reason = states().requires_grad_(True)
 
-    torch.autograd.backward(decoder.loss(reason, TARGET, MASK))
+    torch.autograd.backward(decoder.losses(reason, TARGET, MASK).sum())
 
     assert reason.grad is not None
     assert reason.grad.any(dim=-1).tolist() == [[True, True, False, False]] * 2
@@ -102,7 +106,7 @@ def test_its_gradient_reaches_the_encoder_through_those_states_alone(
     batch = collated(backbone, Item(["a red bus"]), Item(["b"]))
 
     reason, _ = bottleneck.reason_states(backbone, batch)
-    torch.autograd.backward(decoder.loss(reason, TARGET, MASK))
+    torch.autograd.backward(decoder.losses(reason, TARGET, MASK).sum())
 
     assert bottleneck.reason.grad is not None
     assert bottleneck.reason.grad.any(dim=-1).tolist() == [True, True, False, False]
@@ -117,7 +121,7 @@ def test_its_gradient_reaches_the_encoder_through_those_states_alone(
 
     backbone.zero_grad()
     reason, _ = bottleneck.reason_states(backbone, batch)
-    torch.autograd.backward(decoder.loss(reason.detach(), TARGET, MASK))
+    torch.autograd.backward(decoder.losses(reason.detach(), TARGET, MASK).sum())
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
@@ -132,7 +136,7 @@ def test_it_learns_to_tell_two_targets_apart(
     losses = []
     for _ in range(30):
         reason, _ = bottleneck.reason_states(backbone, batch)
-        loss = decoder.loss(reason, TARGET, MASK)
+        loss = decoder.losses(reason, TARGET, MASK).mean()
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -140,7 +144,7 @@ def test_it_learns_to_tell_two_targets_apart(
 
     assert losses[0] == pytest.approx(math.log(CONFIG.vocabulary), rel=0.2)
     assert losses[-1] < losses[0] / 4
-    swapped = decoder.loss(reason.flip(0), TARGET, MASK).item()
+    swapped = decoder.losses(reason.flip(0), TARGET, MASK).mean().item()
     assert swapped > losses[-1] + 0.5  # it tells them by the states it was given
 
 
@@ -153,7 +157,7 @@ def test_a_model_that_was_trained_with_a_decoder_embeds_to_the_bit_as_without(
 
     decoder = TargetDecoder(CONFIG, model.reasoner)
     reason, _ = model.reasoner.reason_states(model.backbone, batch)
-    decoder.loss(reason[:2], TARGET, MASK)
+    decoder.losses(reason[:2], TARGET, MASK)
     beside = model.reasoner.think(model.backbone, batch, effort=4)
     write_checkpoint(tmp_path, model, tiny_description(reasoner="bottleneck"))
     _, read = read_checkpoint(tmp_path)

@@ -26,6 +26,7 @@ from mmsearch.errors import BadItem
 from mmsearch.retriever.models.backbones.positions import FILM, IMAGE, TEXT
 from mmsearch.retriever.models.policy import Limits, VisualPolicy
 from mmsearch.retriever.models.prompts import ChatFormat, Prompts
+from mmsearch.retriever.models.vocabulary import as_words, special_spellings
 from mmsearch.values import Frames, Image, Item, Role, Text
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 BLANK_SIDE = 28  # pixels of the white picture
 MIN_SHOWN_PIXELS = 224 * 224  # of a picture or a frame that has to give way to other parts
 CHARACTERS_LOOKED_AT = 32  # of a document, for each of max_tokens; nobody's words average so many
-SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no tokenizer takes
 PLACES = re.compile(r"(\{(?:prompt|parts|visuals|text)\})")
 
 
@@ -152,7 +152,7 @@ class Chat:
         self.anchor_id = self.tokenizer.token_to_id(form.anchor) if form.anchor else -1
         if self.anchor_id is None:
             raise ValueError(f"the vocabulary has no token {form.anchor!r}")
-        self.specials = _specials(tokenizer)
+        self.specials = special_spellings(tokenizer)
 
     def write(
         self,
@@ -190,7 +190,7 @@ class Chat:
         """Return a text in which nothing is a special token."""
         if role is Role.DOCUMENT:
             text = text[: self.max_tokens * CHARACTERS_LOOKED_AT]
-        return self.specials.sub(r"\1 ", SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text))
+        return as_words(text, self.specials)
 
     def _draft(self, parts: Sequence[ShownPart], words: Sequence[str], role: Role) -> _Draft:
         """Return the conversation around the parts, their texts replaced by ``words``."""
@@ -296,15 +296,3 @@ class Chat:
 
     def _encode(self, text: str) -> Encoding:
         return self.tokenizer.encode(text, add_special_tokens=False)
-
-
-def _specials(tokenizer: Tokenizer) -> re.Pattern[str]:
-    """Return what finds the first character of everything that spells a special token.
-
-    Every added token counts, whether or not it is marked as special: a readout token is
-    often added as an ordinary one.
-    """
-    spelled = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    # Longest first is not needed: one that begins another is broken by the same space.
-    any_of = "|".join(re.escape(one) for one in spelled) or "(?!)"
-    return re.compile(f"(?=(?:{any_of}))(.)")
