@@ -285,7 +285,7 @@ class DefaultBackbone(nn.Module):
                 rows = alike[start : start + PICTURES_AT_ONCE]
                 pixels = torch.stack([batch.pictures[i] for i in rows]).to(self.end.device)
                 maps = self.vision(pixels)  # (P', 1280, h / 32, w / 32)
-                pooled[rows] = maps.mean(dim=(2, 3))
+                pooled[rows] = maps.mean(dim=(2, 3)).to(pooled.dtype)  # autocast rounds maps
                 for i, one in zip(rows, maps, strict=True):
                     grids[i] = F.adaptive_avg_pool2d(one, cells[i]).flatten(1).T
         return pooled, tuple(grids)
