@@ -15,38 +15,43 @@ if TYPE_CHECKING:
     from mmsearch.retriever.training.config import ObjectiveConfig
 
 
-def _plain(config: "ObjectiveConfig", model: "Model") -> Objective:
+Recipe = Callable[["ObjectiveConfig", "Model", str], Objective]
+
+
+def _plain(config: "ObjectiveConfig", model: "Model", readout: str) -> Objective:
     from mmsearch.retriever.training.objectives.plain import Plain
 
-    return Plain(config, model)
+    return Plain(config, model, readout=readout)
 
 
-def _plume(config: "ObjectiveConfig", model: "Model") -> Objective:
+def _plume(config: "ObjectiveConfig", model: "Model", readout: str) -> Objective:
     from mmsearch.retriever.training.objectives.plume import Plume
 
-    return Plume(config, model)
+    return Plume(config, model, readout=readout)
 
 
-def _lame(config: "ObjectiveConfig", model: "Model") -> Objective:
+def _lame(config: "ObjectiveConfig", model: "Model", readout: str) -> Objective:
     from mmsearch.retriever.training.objectives.lame import Lame
 
-    return Lame(config, model)
+    return Lame(config, model, readout=readout)
 
 
-OBJECTIVES: Mapping[str, "Callable[[ObjectiveConfig, Model], Objective]"] = {
-    "plain": _plain,
-    "plume": _plume,
-    "lame": _lame,
-}
+OBJECTIVES: Mapping[str, Recipe] = {"plain": _plain, "plume": _plume, "lame": _lame}
 
 
-def build_objective(config: "ObjectiveConfig", model: "Model") -> Objective:
-    """Return the recipe of that name for ``model``.
+def build_objective(config: "ObjectiveConfig", model: "Model", *, readout: str = "") -> Objective:
+    """Return the recipe of that name for ``model``, as it is before training.
 
-    Raises ValueError for a name that is not known, and for a model whose reasoner cannot be
-    trained with it.
+    readout: which one makes the model's vector, as its description says; the reasoner's
+             usual one where nothing is said
+
+    Raises BadSetting where the model's reasoner is not trained with that recipe, or has not
+    the sizes that it asks for; ValueError for a name that is not known.
     """
+    from mmsearch.retriever.training.starting import USUAL_READOUT
+
     if config.name not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
         raise ValueError(f"an objective is one of {known}, not {config.name!r}")
-    return OBJECTIVES[config.name](config, model)
+    readout = readout or USUAL_READOUT.get(model.reasoner.name, "")
+    return OBJECTIVES[config.name](config, model, readout)
