@@ -19,9 +19,9 @@ from mmsearch.retriever.training.examples import (
     Collate,
     Example,
     Media,
+    Picture,
     Side,
     SideBatch,
-    SidePart,
     TrainingBatch,
 )
 from mmsearch.retriever.training.looks import content_key, look
@@ -183,7 +183,7 @@ class MediaCollate:
         item = self.item(side)
         return _Opened(side, item, content_key(item), look(item))
 
-    def _opened_part(self, part: SidePart) -> Image | Frames:
+    def _opened_part(self, part: Media | Picture) -> Image | Frames:
         name = media_name(part) if isinstance(part, Media) else part.name
         try:
             return self._opener(part) if isinstance(part, Media) else part.open()

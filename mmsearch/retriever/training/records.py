@@ -136,7 +136,8 @@ def open_rows(sources: Sequence[DataSource]) -> Rows:
     Raises BadTrainingFile for a file that cannot be read, or of which no row is good.
     """
     times = Counter(source.path.name for source in sources)
-    files, sets = [], _DataSets()
+    files: list[_File] = []
+    sets = _DataSets()
     file_of, size, number, dataset = array("H"), array("i"), array("i"), array("i")
     offset, keys = array("q"), array("q")
     bad: list[BadRow] = []
@@ -335,7 +336,7 @@ class _FileRows:
             raise BadExample({row: "its file has changed since it was read"}) from error
 
     def select(self, numbers: "Numbers") -> "_FileRows":
-        columns = _Columns(*(column[numbers] for column in self._columns))
+        columns = _Columns._make(column[numbers] for column in self._columns)
         return _FileRows(self._files, columns, self._sets, self.bad, self.num_bad)
 
 
