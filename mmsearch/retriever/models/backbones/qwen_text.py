@@ -168,23 +168,26 @@ class TextHalf:
         self.checkpointing = False
         eps: float = config.rms_norm_eps
 
+        # Under autocast weights and angles are float32 and states are not: `to` says whose
+        # precision counts, and elsewhere does nothing.
         def norm(x: Tensor, weight: Tensor) -> Tensor:
-            return F.rms_norm(x, weight.shape, weight, eps)
+            return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
         def add_norm(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
             x = x + y
-            return x, F.rms_norm(x, weight.shape, weight, eps)
+            return x, norm(x, weight)
 
         heads = self.num_heads, self.num_kv_heads
 
         def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-            return rotate(qkv[:, : sum(heads)], cos, sin)
+            return rotate(qkv[:, : sum(heads)], cos, sin).to(qkv.dtype)
 
         def norm_turn(
             qkv: Tensor, q_weight: Tensor, k_weight: Tensor, cos: Tensor, sin: Tensor
         ) -> tuple[Tensor, Tensor]:
             q, k = qkv[:, : heads[0]], qkv[:, heads[0] : sum(heads)]
-            return rotate(norm(q, q_weight), cos, sin), rotate(norm(k, k_weight), cos, sin)
+            turned = rotate(norm(q, q_weight), cos, sin), rotate(norm(k, k_weight), cos, sin)
+            return turned[0].to(qkv.dtype), turned[1].to(qkv.dtype)
 
         self._norm, self._add_norm = norm, fused(add_norm)
         self._turn, self._norm_turn = fused(turn), fused(norm_turn)

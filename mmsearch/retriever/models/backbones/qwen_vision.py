@@ -339,7 +339,8 @@ def _norm(part: nn.Module, hidden: Tensor) -> Tensor:
     if isinstance(part, nn.LayerNorm):
         return part(hidden)
     norm: Any = part
-    return F.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    weight = norm.weight.to(hidden.dtype)  # which autocast leaves in float32
+    return F.rms_norm(hidden, weight.shape, weight, norm.variance_epsilon)
 
 
 def _feed_forward(part: nn.Module, hidden: Tensor, activation: str) -> Tensor:
