@@ -125,7 +125,7 @@ def prepare(config: TrainingConfig, *, opener: Opener = open_still, world: World
             add_lora(model, config.lora)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed + 1)
-        objective = build_objective(config.objective, model)
+        objective = build_objective(config.objective, model, readout=description.readout)
     objective.extras.to(device)
     plan = BatchPlan(rows.train, batch=run.batch, seed=run.seed)
     num_steps = run.steps or max(round(run.epochs * plan.steps_per_epoch), 1)
