@@ -30,7 +30,7 @@ def token_losses(logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Te
     found = [hidden.new_zeros(0, dtype=torch.float32)]
     with torch.autocast(hidden.device.type, enabled=False):
         for rows, wanted in zip(
-            hidden.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True
+            torch.split(hidden, ROWS_AT_ONCE), torch.split(targets, ROWS_AT_ONCE), strict=True
         ):
             if not torch.is_grad_enabled():
                 found.append(some(rows, wanted))

@@ -43,8 +43,10 @@ def plume_stages(
     rising = all(a < b for a, b in itertools.pairwise(ratios))
     if not ratios or not rising or ratios[0] < 0 or ratios[-1] != 1.0:
         raise ValueError(f"ratios rise to 1, not {', '.join(map(str, ratios)) or 'none'}")
-    if not 0 < final_share <= 1 or (final_share == 1 and len(ratios) > 1):
-        raise ValueError(f"the last ratio takes a share between 0 and 1, not {final_share}")
+    if not 0 < final_share <= 1:
+        raise ValueError(f"the last ratio takes a share of the training, not {final_share}")
+    if final_share == 1:
+        ratios = ratios[-1:]
     earlier = len(ratios) - 1
     stages = []
     for i, ratio in enumerate(ratios[:-1]):
@@ -81,9 +83,10 @@ def lame_stages(num_tokens: int, warm_up: float) -> tuple[Stage, ...]:
 
     What is fresh is trained first, or its noise would reach the backbone.
     """
-    if not 0 <= warm_up < 1:
-        raise ValueError(f"the warm-up is a share of the training below 1, not {warm_up}")
+    if not 0 <= warm_up <= 1:
+        raise ValueError(f"the warm-up is a share of the training, not {warm_up}")
+    fresh = Stage("warm-up", 0.0, num_tokens, trained=("reasoner", "head", "extras"))
     joint = Stage("joint", warm_up, num_tokens)
-    if warm_up == 0:
-        return (joint,)
-    return (Stage("warm-up", 0.0, num_tokens, trained=("reasoner", "head", "extras")), joint)
+    if warm_up in (0, 1):
+        return (fresh if warm_up else joint,)
+    return (fresh, joint)

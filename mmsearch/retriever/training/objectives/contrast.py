@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmsearch.errors import BadSetting
+from mmsearch.retriever.models.head import ResidualHead
 from mmsearch.retriever.training.config import ObjectiveConfig
 from mmsearch.retriever.training.examples import SideBatch, TrainingBatch
 from mmsearch.retriever.training.losses import alike_pairs, info_nce, matryoshka
@@ -76,8 +77,8 @@ def weighted(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Loss:
 
 def width_of(model: "Model") -> int:
     """Return how many dimensions the model's vectors have."""
-    own = model.head.out.out_features if hasattr(model.head, "out") else model.reasoner.dim
-    return int(own)
+    is_residual = isinstance(model.head, ResidualHead)
+    return int(model.backbone.dim if is_residual else model.reasoner.dim)
 
 
 class NoNegatives(NamedTuple):

@@ -60,7 +60,7 @@ class Lame:
             )
         self.config, self.readout = config, readout
         tokens = reasoner.config.num_tokens
-        self.stages = lame_stages(tokens, config.warm_up)
+        self.stages: Sequence[Stage] = lame_stages(tokens, config.warm_up)
         self.contrast = Contrast(config, width_of(model))
         self.backbone = model.backbone
         self.spellings = special_spellings(model.backbone.tokenizer)
@@ -74,10 +74,11 @@ class Lame:
         )
         words = model.backbone.tokenizer.get_vocab(with_added_tokens=True)
         told = TargetDecoderConfig(max(words.values()) + 1, decoder)
-        self.extras = nn.ModuleDict()
+        self.decoder: TargetDecoder | None = None
         if config.weights.reconstruction:
-            device = next(model.parameters()).device
-            self.extras["decoder"] = TargetDecoder(told, reasoner).to(device)
+            self.decoder = TargetDecoder(told, reasoner).to(next(model.parameters()).device)
+        parts = {} if self.decoder is None else {"decoder": self.decoder}
+        self.extras: nn.Module = nn.ModuleDict(parts)
         self.held: Held | None = None
         if config.weights.hold:
             self.held = Held(model, effort=tokens, readout=readout)
@@ -95,8 +96,8 @@ class Lame:
             for of, rows in reasoner.readouts(reason, embed).items():
                 if of in self._contrasted(stage):
                     found[f"{name}.{of}"] = vector(model, base, rows)
-            if "decoder" in self.extras and name in others:
-                losses, told = self._telling(reason, others[name].sides)
+            if self.decoder is not None and name in others:
+                losses, told = self._telling(self.decoder, reason, others[name].sides)
                 found |= {f"{name}.reconstruction": losses, f"{name}.told": told}
         return found | self.contrast.rows(batch, found["query.gen"].device)
 
@@ -123,7 +124,9 @@ class Lame:
             return ("gen",)
         return ("gen", "disc", "mean") if self.readout == "mean" else ("gen", "disc")
 
-    def _telling(self, reason: Tensor, targets: Sequence[Side]) -> tuple[Tensor, Tensor]:
+    def _telling(
+        self, decoder: TargetDecoder, reason: Tensor, targets: Sequence[Side]
+    ) -> tuple[Tensor, Tensor]:
         """Return each row's loss of its target's words ``[B]``, and whether it has any ``[B]``."""
         most = self.config.max_rationale_tokens
         texts = [as_words(side.text.strip() or side.answer, self.spellings) for side in targets]
@@ -132,5 +135,5 @@ class Lame:
         target = torch.tensor([[*one, *[0] * (length - len(one))] for one in ids])
         lengths = torch.tensor([len(one) for one in ids])
         mask = (torch.arange(length) < lengths[:, None]).to(reason.device)
-        losses = self.extras["decoder"].losses(reason, target.to(reason.device), mask)
+        losses = decoder.losses(reason, target.to(reason.device), mask)
         return losses, mask.any(dim=1).float()

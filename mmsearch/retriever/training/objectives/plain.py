@@ -6,6 +6,7 @@ It is how the reasoner "none" is trained, which the others are measured against,
 any trained model learns from pairs that nobody has reasoned about.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -46,8 +47,8 @@ class Plain:
             raise BadSetting("objective 'plain'", f"no gradient goes through the reasoner {kind!r}")
         effort = getattr(model.reasoner.config, EFFORTS[kind]) if EFFORTS[kind] else 0
         self.config, self.readout = config, readout
-        self.stages = (Stage("plain", 0.0, effort),)
-        self.extras = nn.ModuleDict()
+        self.stages: Sequence[Stage] = (Stage("plain", 0.0, effort),)
+        self.extras: nn.Module = nn.ModuleDict()
         self.contrast = Contrast(config, width_of(model))
         self.held: Held | None = None
         if config.weights.hold:

@@ -9,6 +9,7 @@ are added. The balance is that of the batch and not of every decision by itself,
 is cut from a long sample is its rationale, never the query.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +55,7 @@ class Plume:
         steps = reasoner.config.steps
         self.config = config
         try:
-            self.stages = plume_stages(
+            self.stages: Sequence[Stage] = plume_stages(
                 steps,
                 ratios=config.ratios,
                 final_share=config.final_share,
@@ -62,7 +63,7 @@ class Plume:
             )
         except ValueError as error:
             raise BadSetting("objective 'plume'", str(error)) from None
-        self.extras = nn.ModuleDict()
+        self.extras: nn.Module = nn.ModuleDict()
         self.contrast = Contrast(config, width_of(model))
         self.writer = SuffixWriter(
             model.backbone,
