@@ -63,7 +63,7 @@ class ToyObjective:
     def __init__(self) -> None:
         self.extras: nn.Module = ToyExtras()
         self.num_represented = 0
-        self.parts = ("contrast", "ce", "balance")
+        self.parts: Sequence[str] = ("contrast", "ce", "balance")
 
     def represent(self, model: "Model", batch: TrainingBatch, stage: Stage) -> Representations:
         self.num_represented += 1
@@ -170,3 +170,16 @@ def gradients(model: "Model", objective: ToyObjective) -> dict[str, Tensor | Non
     """The gradient of every weight by its name, None where it has none."""
     named = [*model.named_parameters(), *objective.extras.named_parameters()]
     return {name: parameter.grad for name, parameter in named}
+
+
+def assert_same(
+    found: dict[str, Tensor | None],
+    expected: dict[str, Tensor | None],
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+) -> None:
+    """The same weights have a gradient, and it is the same."""
+    have = {name: gradient for name, gradient in found.items() if gradient is not None}
+    should = {name: gradient for name, gradient in expected.items() if gradient is not None}
+    torch.testing.assert_close(have, should, rtol=rtol, atol=atol)
