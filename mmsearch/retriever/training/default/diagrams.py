@@ -282,7 +282,7 @@ def _venn(chance: random.Random) -> Drawing:
     if chance.random() < 0.3:
         sheet.box((6, top, style.width - 6, style.height - 6), None, style.ink)
         sheet.text((style.width - 16, style.height - 18), "U", bold, style.ink)
-        steps.append("around it stands a rectangle labeled U")
+        steps.append("a rectangle labeled U stands around it")
     return _told(
         chance, "Venn diagram", sheet, shown, title, what, steps,
         queries=(f"Venn diagram of {left.lower()} and {right.lower()}" if kind != "inside"
@@ -413,7 +413,7 @@ def _network(chance: random.Random) -> Drawing:
         sheet.text(spot, name, bold)
     told = [f"{names[j]}{names[i]}" for i, j in edges]
     what = f"a graph of {several(count, 'vertex', 'vertices')} and {several(len(edges), 'edge')}"
-    steps = [f"the vertices are labeled {listing(names)}", f"the edges are {listing(told)}"]
+    steps = [f"{listing(names)} label the vertices", f"the edges are {listing(told)}"]
     if weights:
         steps.append("a number on each edge is its weight")
     return _told(
@@ -446,7 +446,7 @@ def _geometry(chance: random.Random) -> Drawing:
         sheet.text((x - 8, cy), length[1], bold, style.ink, anchor="rm")
         sheet.text((cx + 14, cy - r * 0.15), "c", bold, style.ink)
         steps = ["the right angle is at the lower left", f"the base is {length[0]}",
-                 f"the height is {length[1]}", "the hypotenuse is labeled c"]  # fmt: skip
+                 f"the height is {length[1]}", "the letter c labels the hypotenuse"]  # fmt: skip
     elif kind == "rectangle":
         wide, high = r * 1.2, r * chance.uniform(0.5, 0.8)
         sheet.box((cx - wide, cy - high, cx + wide, cy + high), colour, style.ink, 2)
@@ -484,7 +484,7 @@ def _geometry(chance: random.Random) -> Drawing:
         ):
             sheet.text((x + dx, y + dy), name, bold, style.ink)
         sheet.text((cx, cy + r * 0.7 + 16), length[0], bold, style.ink)
-        steps = ["its corners are labeled A, B, and C", f"the side AB is {length[0]}"]
+        steps = ["A, B, and C label its corners", f"the side AB is {length[0]}"]
     elif kind == "trapezoid":
         corners_ = ((cx - r, cy + r * 0.5), (cx + r, cy + r * 0.5), (cx + r * 0.5, cy - r * 0.5),
                     (cx - r * 0.6, cy - r * 0.5))  # fmt: skip

@@ -62,11 +62,11 @@ class Figures:
 
     def sheet(self) -> Sheet:
         """Draw them; the same values draw the same."""
-        chance = random.Random(self.seed)
         sheet = Sheet(320, 320, self.paper[1])
         for figure in self.figures:
             usual = 0.145 if len(self.figures) < 3 else 0.095
             side = {"large": 0.22, "small": 0.09}.get(figure.size, usual) * 320
+            chance = random.Random(f"{self.seed} {figure.at}")
             colour = jitter(chance, COLOURS[figure.hue], 12)
             at = (figure.at[0] * 320, figure.at[1] * 320)
             draw_form(sheet, figure.form, at, side, colour, self.paper[1])

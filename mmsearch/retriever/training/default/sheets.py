@@ -73,12 +73,15 @@ class Font:
     def wrap(self, text: str, width: float) -> list[str]:
         """Return the lines of ``text`` that fit; a word wider than a line has its own."""
         lines: list[str] = []
+        space, used = self.width(" "), 0.0
         for word in text.split():
-            longer = f"{lines[-1]} {word}" if lines else word
-            if lines and self.width(longer) <= width:
-                lines[-1] = longer
+            wide = self.width(word)
+            if lines and used + space + wide <= width:
+                lines[-1] += f" {word}"
+                used += space + wide
             else:
                 lines.append(word)
+                used = wide
         return lines
 
 
@@ -337,6 +340,7 @@ class Drawing:
     caption:     what it means, as a book's caption tells it
     rationale:   three to eight sentences that read it step by step, each with a full stop
     answer:      the gist in a few words
+    text:        the words in reading order where the sheet's rows do not tell it: a page
     """
 
     kind: str
@@ -346,6 +350,12 @@ class Drawing:
     caption: str
     rationale: str
     answer: str
+    text: str = ""
+
+    @property
+    def words(self) -> str:
+        """What is written in it, as OCR or a page's text layer gives it."""
+        return self.text or self.sheet.words
 
 
 COUNTS = (

@@ -178,7 +178,7 @@ def slide(chance: random.Random) -> Drawing:
         values = (random_values(chance, about.low, about.high, len(about.members)),)
         beside = recast(Table(about, "", ("",), values), inner, kind)
         dx, dy = width * 0.51, height * 0.27
-        sheet.marks += [_moved(mark, dx, dy) for mark in beside.marks]
+        sheet.marks += [moved(mark, dx, dy) for mark in beside.marks]
         extra = f"{a(kind)} chart of {about.measure} by {about.noun} stands on the right"
     sort = "numbered" if numbered else "bulleted"
     description = pick(
@@ -201,7 +201,7 @@ def slide(chance: random.Random) -> Drawing:
     return Drawing("slide", sheet, query, description, sentence(caption), rationale, topic)
 
 
-def _moved(mark: tuple[object, ...], dx: float, dy: float) -> tuple[object, ...]:
+def moved(mark: tuple[object, ...], dx: float, dy: float) -> tuple[object, ...]:
     """Return a mark shifted by so much."""
     where = mark[1]
     assert isinstance(where, tuple)
