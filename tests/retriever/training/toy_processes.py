@@ -149,17 +149,18 @@ def rows_of(rank: int) -> list[Tensor]:
 
 
 def parameters_of(rank: int) -> list[nn.Parameter]:
-    """Gradients of two types and several sizes; one here, one there, one nowhere."""
+    """Gradients of two types and several sizes; two in one process only, one in none."""
     draw = torch.Generator().manual_seed(rank)
-    sizes = [(3, 4), (5,), (40, 10), (2, 2), (7,), (6,)]
-    parameters = [nn.Parameter(torch.zeros(size)) for size in sizes]
-    parameters[3] = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+    single, double = torch.float32, torch.float64
+    sizes = [((3, 4), single), ((5,), single), ((40, 10), single), ((2, 2), double)]
+    sizes += [((3,), double), ((7,), single), ((6,), single), ((2, 4), single)]
+    parameters = [nn.Parameter(torch.zeros(size, dtype=dtype)) for size, dtype in sizes]
+    missing = {6, 5 if rank == 0 else 1}
     for i, parameter in enumerate(parameters):
-        if i != 5 and not (i == 4 and rank == 0) and not (i == 1 and rank == 1):
-            parameter.grad = torch.randn(parameter.shape, generator=draw, dtype=torch.float64).to(
-                parameter.dtype
-            )
-    parameters[0].grad = torch.randn(4, 3, generator=draw).t()  # not contiguous
+        if i not in missing:
+            parameter.grad = torch.randn(parameter.shape, dtype=parameter.dtype, generator=draw)
+    for i, size in ((0, (4, 3)), (2, (10, 40))):
+        parameters[i].grad = torch.randn(size, generator=draw).t()  # not contiguous
     return parameters
 
 
@@ -200,7 +201,7 @@ def refusals(rank: int, world: World) -> list[str]:
     attempt(3, rank == 1, 2)
     attempt(3, False, 0)
     try:
-        sum_gradients(parameters_of(rank)[: 5 - rank], world)
+        sum_gradients(parameters_of(rank)[: 6 - rank], world)
     except ValueError as error:
         said.append(str(error))
     return said
