@@ -7,9 +7,9 @@ pairs: ours, described in `mmsearch.retriever.training.records`.
 ume: the records of PLUME and UME-R1. ``qry`` and ``pos`` each hold ``conversations`` (a
 human turn with ``<image>`` and ``<video>`` where media stand, and a ``gpt`` turn of
 ``<think>...</think><answer>...</answer>``), ``image`` (paths) or ``video`` (the frame files
-of one film, or films); ``dataset_name`` beside them. What follows ``<disc_emb>`` in a human
-turn is the prompt those models were trained with: ours is put in by the model's chat format,
-so theirs is left out, and so is ``blank.jpg``, which stands for "no picture" there.
+of one film, or films); ``dataset_name`` beside them. A human turn ends in ``<disc_emb>`` and
+the prompt those models were trained with: ours is put in by the model's chat format, so
+theirs is left out, and so is ``blank.jpg``, which stands for "no picture" there.
 
 mmeb: the columns of MMEB-train, ``qry``, ``qry_image_path``, ``pos_text``,
 ``pos_image_path`` and perhaps ``neg_text``, ``neg_image_path``, with ``<|image_1|>`` where
@@ -42,6 +42,7 @@ BLANK = "blank.jpg"
 THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 UME_PLACES = re.compile(r"<image>|<video>")
+UME_PROMPT = re.compile(r"<disc_emb>|Represent the above input text, images, videos")
 MMEB_PLACES = re.compile(r"<\|image_\d+\|>")
 
 # ---------------------------------------------------------------- ours
@@ -173,7 +174,7 @@ def _ume_side(fields: Mapping[str, Any], name: str, root: str) -> Side:
         speaker = turn.get("from", turn.get("role"))
         words = _words(turn.get("value", turn.get("content")), "value")
         if speaker in ("human", "user"):
-            asked.append(words.partition("<disc_emb>")[0])
+            asked.append(UME_PROMPT.split(words, maxsplit=1)[0])
         elif speaker in ("gpt", "assistant"):
             told.append(words.replace("<gen_emb>", ""))
     pictures = [

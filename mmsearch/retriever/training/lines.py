@@ -11,6 +11,7 @@ import codecs
 import json
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -42,16 +43,20 @@ class Lines:
                 raise BadTrainingFile(path, "it is a folder", hint="name a file in it")
             if path.exists() and not path.is_file():
                 raise BadTrainingFile(path, "it is not a regular file")
-            file: IO[bytes] = path.open("rb")
-            self._start = self._look(file)
+            with path.open("rb") as file:
+                self._start = self._look(file)
+                is_array = self._starts_array(file)
             if path.suffix == ".parquet":
-                file = _spooled(path, _parquet_rows(path))
-            elif self._starts_array(file):
-                file = _spooled(path, _array_rows(path))
+                self._file = _spooled(path, _parquet_rows(path))
+            elif is_array:
+                self._file = _spooled(path, _array_rows(path))
+            else:
+                self._file = path.open("rb")
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
             reason = getattr(error, "strerror", None) or str(error)
             raise BadTrainingFile(path, reason[:1].lower() + reason[1:]) from error
-        self._file = file
+        # Rows are read as long as anybody holds them, so nobody else can say when to close.
+        weakref.finalize(self, self._file.close)
 
     def __iter__(self) -> Iterator[Line]:
         """Yield where each row is, in order; empty lines count and are not yielded."""
@@ -98,7 +103,10 @@ def _spooled(path: Path, rows: Iterator[object]) -> IO[bytes]:
         for row in rows:
             spool.write(json.dumps(row, default=str).encode() + b"\n")
         spool.flush()
-    except OSError as error:
+    except BaseException as error:
+        spool.close()
+        if not isinstance(error, OSError):
+            raise
         raise BadTrainingFile(
             path,
             f"its rows could not be put into {tempfile.gettempdir()}: {error.strerror}",

@@ -427,4 +427,4 @@ def chunk_seed(seed: int, step: int, place: int) -> int:
     """Return the seed of a chunk from that of the run, its step, and its first row's place."""
     import numpy as np
 
-    return int(np.random.SeedSequence((seed, 4, step, place)).generate_state(1)[0])
+    return int(np.random.SeedSequence((seed % 2**64, 4, step, place)).generate_state(1)[0])

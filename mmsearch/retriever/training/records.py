@@ -165,7 +165,7 @@ def open_rows(sources: Sequence[DataSource]) -> Rows:
         if not read:
             raise BadTrainingFile(source.path, "there is no row in it")
         if not good:
-            of_them = "its only row is not as described" if read == 1 else f"none of {read} rows is"
+            of_them = "its only row is not" if read == 1 else f"none of its {read} rows is"
             raise BadTrainingFile(source.path, f"{of_them} as described: {first}"[:500])
         files.append(file)
     import numpy as np

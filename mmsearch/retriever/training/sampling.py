@@ -44,7 +44,7 @@ class BatchPlan:
             raise ValueError("there is no row to plan batches of")
         if batch < 1:
             raise ValueError(f"a batch has at least 1 row, got {batch}")
-        self.batch, self.seed = batch, seed
+        self.batch, self.seed = batch, seed % 2**64  # a generator takes no negative one
         self._sets: list[_DataSet] = []
         for number, weight in enumerate(rows.weights):
             members = np.flatnonzero(rows.dataset == number)
