@@ -6,6 +6,7 @@ in some chunks, and representations that nobody reads.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -120,7 +121,11 @@ def toy_training(*, dropout: float = 0.0) -> tuple["Model", ToyObjective]:
 
 
 def toy_chunk(num_rows: int, num_negatives: int = 0, *, seed: int, mark: str = "") -> TrainingBatch:
-    """Random rows; the negatives belong to the last rows, and keys repeat between chunks."""
+    """Random rows; the negatives belong to the last rows, and keys repeat between chunks.
+
+    Each negative has the key of its own positive, so that it counts for its query alone
+    because `negative_of` says so.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def side(num: int, role: Role) -> SideBatch:
@@ -132,14 +137,13 @@ def toy_chunk(num_rows: int, num_negatives: int = 0, *, seed: int, mark: str = "
             look=F.normalize(torch.randn(num, 3, generator=draw), dim=-1),
         )
 
+    query, positive = side(num_rows, Role.QUERY), side(num_rows, Role.DOCUMENT)
+    negative_of = num_rows - 1 - torch.arange(num_negatives) % num_rows
+    negatives = None
+    if num_negatives:
+        negatives = replace(side(num_negatives, Role.DOCUMENT), key=positive.key[negative_of])
     example = Example(Side(("words",)), Side(("words",)), dataset=mark)
-    return TrainingBatch(
-        query=side(num_rows, Role.QUERY),
-        positive=side(num_rows, Role.DOCUMENT),
-        negatives=side(num_negatives, Role.DOCUMENT) if num_negatives else None,
-        negative_of=num_rows - 1 - torch.arange(num_negatives) % num_rows,
-        examples=(example,) * num_rows,
-    )
+    return TrainingBatch(query, positive, negatives, negative_of, (example,) * num_rows)
 
 
 def joined(chunks: Sequence[TrainingBatch]) -> TrainingBatch:
