@@ -7,6 +7,7 @@ sides go, and another row of the same data set stands in for it, the same one on
 Each bad row is reported once, by name and with its reason.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -167,16 +168,14 @@ class MediaCollate:
 
     def item(self, side: Side) -> Item:
         """Return a side as an embedder takes it; raises UnreadableFile."""
-        left = self._max_text or None
+        left = self._max_text or sys.maxsize
         parts: list[Given] = []
         for part in side.parts:
-            if isinstance(part, str):
-                cut = _cut(part, left)
-                left = None if left is None else left - len(cut)
-                if cut:
-                    parts.append(cut)
-            else:
+            if not isinstance(part, str):
                 parts.append(self._opened_part(part))
+            elif cut := _cut(part, left):
+                parts.append(cut)
+                left = left - len(part) if cut == part else 0
         return Item(parts)
 
     def _open(self, side: Side) -> "_Opened":
@@ -231,9 +230,9 @@ class _Opened:
     look: "Vectors"
 
 
-def _cut(text: str, left: int | None) -> str:
-    """Return as many whole words as fit into so many characters; None is no limit."""
-    if left is None or len(text) <= left:
+def _cut(text: str, left: int) -> str:
+    """Return as many whole words as fit into so many characters."""
+    if len(text) <= left:
         return text
     head = text[: max(left, 0)]
     return head if text[len(head)].isspace() else head.rpartition(" ")[0] or head
