@@ -30,6 +30,7 @@ class _Rows(NamedTuple):
     """What the processes tell each other of a representation before they gather it."""
 
     dtype: torch.dtype
+    device: str  # its type: each has its own of them
     shape: tuple[int, ...]  # of each
     number: int
     requires_grad: bool
@@ -154,7 +155,7 @@ def _gathered(
         first_row += length
     own = {name: torch.cat(rows) for name, rows in parts.items()}
     told = {
-        name: _Rows(rows.dtype, tuple(rows.shape[1:]), len(rows), name in needs)
+        name: _Rows(rows.dtype, rows.device.type, tuple(rows.shape[1:]), len(rows), name in needs)
         for name, rows in own.items()
     }
     everywhere = gather_values(_Part(len(trained), sum(lengths), told), world)
@@ -163,14 +164,16 @@ def _gathered(
     whole: dict[str, Tensor] = {}
     starts: dict[str, int] = {}
     first_row = sum(part.num_pairs for part in everywhere[: world.rank])
-    for name, (dtype, shape, _, requires_grad) in known.items():
+    here = trained[0].device
+    for name, kind in known.items():
         if name not in own:  # the other processes have hard negatives, or pairs at all
-            own[name] = torch.empty(0, *shape, dtype=dtype, device=trained[0].device)
+            device = here if here.type == kind.device else kind.device
+            own[name] = torch.empty(0, *kind.shape, dtype=kind.dtype, device=device)
         elif name == NEGATIVE_OF:
             own[name] = own[name] + first_row
         counts = [part.rows[name].number if name in part.rows else 0 for part in everywhere]
         rows = gather_rows(own[name], world, counts=counts)
-        whole[name] = rows.requires_grad_(requires_grad)
+        whole[name] = rows.requires_grad_(kind.requires_grad)
         starts[name] = sum(counts[: world.rank])
     return whole, starts
 
@@ -188,8 +191,8 @@ def _agreed(everywhere: Sequence[_Part]) -> dict[str, _Rows]:
     for part in everywhere:
         for name, rows in part.rows.items():
             first = known.setdefault(name, rows)
-            if (rows.dtype, rows.shape) != (first.dtype, first.shape):
-                raise ValueError(f"rows of {name!r} differ in type or shape: {rows} and {first}")
+            if rows[:3] != first[:3]:
+                raise ValueError(f"rows of {name!r} are not the same kind: {rows} and {first}")
             known[name] = first._replace(requires_grad=first.requires_grad or rows.requires_grad)
     for name in known:
         for part in everywhere:

@@ -80,7 +80,7 @@ def test_small_values_are_known_everywhere(found: list[dict[str, Any]]) -> None:
 def test_processes_that_disagree_all_say_so(found: list[dict[str, Any]]) -> None:
     for of_one in found:
         look, parameters, nothing, summed = of_one["refused"]
-        assert look.startswith("rows of 'positive.look' differ in type or shape")
+        assert look.startswith("rows of 'positive.look' are not the same kind")
         assert parameters == summed == "the processes train different parameters"
         assert nothing == "the batch has no pairs"
 

@@ -77,6 +77,7 @@ class ToyObjective:
             "positive.gen": network(batch.positive.batch, is_marked=is_marked),
             "query.ce": (extras.decoder(query) - x).square().mean(dim=-1),
             "query.routing": network.router(x).view(-1, 2, 3).softmax(dim=-1),
+            "query.told": (query * network.sometimes).sum(-1) if is_marked else torch.zeros(len(x)),
             "query.unread": query * 2,
             "positive.key": batch.positive.key,
             "positive.look": batch.positive.look,
@@ -106,7 +107,7 @@ class ToyObjective:
                 negative_of=rows.get("negative_of"),
                 negative_alike=negative_alike,
             ),
-            "ce": rows["query.ce"].float().mean(),
+            "ce": rows["query.ce"].float().mean() + rows["query.told"].float().mean(),
             "balance": balance_loss(rows["query.routing"]),
         }
         return Loss(torch.stack([parts[name] for name in self.parts]).sum(), parts)
