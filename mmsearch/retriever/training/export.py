@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import math
 import os
+import random
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +23,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmsearch.errors import BadInput, UnreadableFile
+from mmsearch.errors import BadInput, BadTrainingFile, UnreadableFile
 from mmsearch.retriever.embedding.load import load_described
 from mmsearch.retriever.models.checkpoint import Model, write_checkpoint
 from mmsearch.retriever.models.description import ModelDescription
 from mmsearch.retriever.seams import Calibration, Embedder
 from mmsearch.retriever.training.calibrate import calibrate
+from mmsearch.retriever.training.config import TrainingConfig
 from mmsearch.retriever.training.examples import Example
 from mmsearch.retriever.training.loading import MediaCollate, Opener, open_still
 from mmsearch.retriever.training.looks import content_key
 from mmsearch.retriever.training.lora import add_lora, merge_lora
 from mmsearch.retriever.training.preparing import read_rows
+from mmsearch.retriever.training.records import open_rows
 from mmsearch.retriever.training.snapshots import (
     Snapshot,
     final_weights,
@@ -65,6 +68,7 @@ def export_run(
     weights they are the model's. Raises BadInput where ``out`` holds something, where the run
     is none or lacks the snapshot, or where the model it started from is another one now.
     """
+    _refuse_full(out)
     config = read_run_config(run)
     snapshot = find_snapshot(run, step)
     description, model = trained_model(run, snapshot)
@@ -72,15 +76,34 @@ def export_run(
     description = dataclasses.replace(
         description, name=config.model.name or out.absolute().name, about=about
     )
-    examples = []
-    if config.data.toy or config.data.held_out or config.data.held_out_share:
-        held_out = read_rows(config, opener).held_out
-        stride = max(len(held_out) / MOST_PAIRS, 1.0)
-        numbers = range(min(len(held_out), MOST_PAIRS))
-        examples = [held_out[int(number * stride)] for number in numbers]
+    try:
+        kept_back = held_out_pairs(config)
+    except BadTrainingFile as error:  # a model can be used where its data are not
+        logger.warning("%s: how its cosines read is not measured anew", error)
+        kept_back = []
     return export_model(
-        model, description, out, quantise=quantise, held_out=examples, opener=opener
+        model, description, out, quantise=quantise, held_out=kept_back, opener=opener
     )
+
+
+def held_out_pairs(config: TrainingConfig) -> list[Example]:
+    """Return the pairs that a run kept back, at most MOST_PAIRS, spread over all of them.
+
+    They are those of `preparing.read_rows`, without looking at what was trained on.
+    """
+    data = config.data
+    if data.toy:
+        held_out = read_rows(config).held_out
+    elif data.held_out:
+        held_out = open_rows(data.held_out)
+    elif data.held_out_share:
+        rows = open_rows(data.train)
+        order = random.Random(config.run.seed).sample(range(len(rows)), len(rows))
+        held_out = rows.select(sorted(order[: round(len(rows) * data.held_out_share)]))
+    else:
+        return []
+    stride = max(len(held_out) / MOST_PAIRS, 1.0)
+    return [held_out[int(i * stride)] for i in range(min(len(held_out), MOST_PAIRS))]
 
 
 def trained_model(run: Path, snapshot: Snapshot) -> tuple[ModelDescription, Model]:
@@ -91,7 +114,8 @@ def trained_model(run: Path, snapshot: Snapshot) -> tuple[ModelDescription, Mode
     config = read_run_config(run)
     description, model = start_model(config.model, seed=config.run.seed)
     if config.lora is not None:
-        add_lora(model, config.lora)
+        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten at once
+            add_lora(model, config.lora)
     known = dict(model.named_parameters())
     with torch.no_grad():
         for name, weight in final_weights(snapshot).items():
@@ -200,10 +224,7 @@ def _fitted(queries: Tensor, pool: Tensor, keys: Sequence[tuple[int, int]]) -> C
 @contextmanager
 def _written_whole(out: Path) -> Iterator[Path]:
     """Give a new folder that becomes ``out`` in the end; raises BadInput where it cannot."""
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        error = BadInput(f"{out} is there already")
-        error.hint = "name a folder that does not exist yet"
-        raise error
+    _refuse_full(out)
     work = out.absolute().with_name(f".{out.absolute().name}.{secrets.token_hex(4)}.part")
     try:
         work.mkdir(parents=True)
@@ -215,3 +236,10 @@ def _written_whole(out: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _refuse_full(out: Path) -> None:
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        error = BadInput(f"{out} is there already")
+        error.hint = "name a folder that does not exist yet"
+        raise error
