@@ -83,7 +83,7 @@ def backward(
         # Both times with gradient: without one, models take other kernels, and the rows
         # that the loss is differentiated by would not be those that are differentiated.
         torch.manual_seed(seeds[index])
-        torch.clear_autocast_cache()  # a weight that was cast for another graph has none here
+        torch.clear_autocast_cache()  # under an outer autocast it would hold older weights
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             return _checked(objective.represent(model, chunks[index], stage), len(chunks[index]))
 
@@ -116,7 +116,6 @@ def backward(
             for i in range(len(chunks) - 1):
                 _push(represent(i), gradients[i])
             at_last.put_back()
-        torch.clear_autocast_cache()
 
     sum_gradients(trained, world)
     for parameter, earlier in zip(trained, before, strict=True):

@@ -279,8 +279,9 @@ def test_an_autocast_around_it_changes_nothing() -> None:
         for inside in (None, torch.bfloat16):
             model, objective = toy_training()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
-                with torch.no_grad():  # casts of the weights are kept that have no graph
-                    model.eval()(CHUNKS[0].query.batch, is_marked=False)
+                model.eval()(CHUNKS[0].query.batch, is_marked=False)  # casts are kept
+                with torch.no_grad():
+                    model.get_parameter("outside.weight").add_(0.5)
                 cached(model, objective, autocast=inside)
             found.append(gradients(model, objective))
     assert_same(found[2], found[0], rtol=0, atol=0)
