@@ -328,13 +328,24 @@ OPENINGS = ("{}", "{}", "the same {}", "this picture {}", "make it {}", "the sam
             "now {}", "like this, {}")  # fmt: skip
 
 
-def change_photo(chance: random.Random, photo: Picture, row: str, *, colourful: bool) -> Example:
-    """Return a photograph and a change in words -> the changed photograph.
+def change_photo(
+    chance: random.Random, photo: Picture, row: str, *, colourful: bool, num: int = 1
+) -> list[Example]:
+    """Return a photograph and a change in words -> the changed photograph, ``num`` times.
 
-    Hard negatives: the photograph as it is, and after another change.
+    Hard negatives: the photograph as it is, and after another of these changes.
     """
     names = [name for name, change in CHANGES.items() if colourful or not change.colours]
-    name, other = chance.sample(names, 2)
+    names = chance.sample(names, max(num, 2))
+    return [
+        _changed_photo(chance, photo, names[i], names[(i + 1) % len(names)], f"{row}, {names[i]}")
+        for i in range(num)
+    ]
+
+
+def _changed_photo(
+    chance: random.Random, photo: Picture, name: str, other: str, row: str
+) -> Example:
     change = CHANGES[name]
     words = chance.choice(change.train)
     openings = OPENINGS[:4] if words.startswith("but") else OPENINGS
@@ -354,13 +365,24 @@ def change_photo(chance: random.Random, photo: Picture, row: str, *, colourful: 
     )  # fmt: skip
 
 
-def change_chart(chance: random.Random, row: str) -> Example:
-    """Return a chart and "but as a pie chart" -> the same numbers so drawn."""
+def change_chart(chance: random.Random, row: str) -> list[Example]:
+    """Return charts and "but as a pie chart" -> the same numbers so drawn, three in a ring."""
     about = subject(chance, most=6)
     made = random_table(chance, about)
-    kinds = ["bar", "barh", "line", "dots", "pie", "donut", "area"]
-    kind, wanted, other = chance.sample(kinds, 3)
+    kinds = chance.sample(["bar", "barh", "line", "dots", "pie", "donut", "area"], 3)
     seed = str(chance.random())
+    return [
+        _changed_chart(chance, made, [*kinds[i:], *kinds[:i]], seed, f"{row}, {i}")
+        for i in range(3)
+    ]
+
+
+def _changed_chart(
+    chance: random.Random, made: Table, kinds: list[str], seed: str, row: str
+) -> Example:
+    """Return the first kind and words -> the second; the third is a hard negative."""
+    kind, wanted, other = kinds
+    about = made.subject
     word = chance.choice(NAMES[wanted])
     asked = pick(
         chance, f"but as {a(word)}", f"the same data as {a(word)}", f"as {a(word)}",

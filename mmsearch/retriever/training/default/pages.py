@@ -176,9 +176,10 @@ def question(chance: random.Random, paragraph: str) -> str:
 def definition(sentence: str) -> tuple[str, str, str] | None:
     """Return (term, verb, what it is) of a sentence that defines one, else None."""
     found = IS_A.match(sentence.strip().rstrip("."))
-    if not found or found.group(1).split()[0].lower() in (
+    if not found or sentence.strip().endswith(("?", ":")) or found.group(1).split()[0].lower() in (
         "it", "this", "that", "there", "these", "those", "they", "he", "she", "we", "what", "one",
         "another", "which", "i", "you", "who", "here", "such", "each", "some", "all", "if", "when",
+        "does", "do", "did", "why", "how", "where", "can", "is", "are", "and", "but", "so", "in",
     ):  # fmt: skip
         return None
     term, verb, what = found.groups()

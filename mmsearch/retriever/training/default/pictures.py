@@ -60,6 +60,27 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
+class Viewed:
+    """A changed view of a photo, alike at every run; ``view`` counts from 1."""
+
+    photo: Photo
+    view: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.photo.name}, view {self.view}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.photo.key} view {self.view}"
+
+    def open(self) -> Image:
+        chance = random.Random(self.key)
+        changed = augmented(opened(self.photo), chance, mirror=self.photo.mirrors)
+        return Image(np.asarray(changed))
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """A drawing of DRAWERS by its number: drawn anew whenever it is opened."""
 
