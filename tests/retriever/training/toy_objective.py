@@ -78,7 +78,7 @@ class ToyObjective:
             "query.ce": (extras.decoder(query) - x).square().mean(dim=-1),
             "query.routing": network.router(x).view(-1, 2, 3).softmax(dim=-1),
             "query.told": (query * network.sometimes).sum(-1) if is_marked else torch.zeros(len(x)),
-            "query.unread": query * 2,
+            "query.unread": query.exp(),
             "positive.key": batch.positive.key,
             "positive.look": batch.positive.look,
         }
