@@ -127,7 +127,12 @@ def test_the_routing_is_what_the_adapter_chose_by() -> None:
     batch = collated(model.backbone, *mixed_items())
     asked: list[Tensor] = []
     route = model.reasoner.adapter.route
-    model.reasoner.adapter.route = lambda *args: asked.append(route(*args)) or asked[-1]
+
+    def watched(*args: object) -> Tensor:
+        asked.append(route(*args))
+        return asked[-1]
+
+    model.reasoner.adapter.route = watched
 
     unrolled = model.reasoner.unroll(
         model.backbone, batch, effort=EFFORT, suffix=forced(model.reasoner, 5)

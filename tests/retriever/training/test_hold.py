@@ -36,13 +36,13 @@ def test_asking_leaves_the_model_as_it_was_even_where_it_fails() -> None:
     modes = [module.training for module in model.modules()]
     held = Held(model, effort=7, readout="last")  # there are no such steps
     with torch.no_grad():
-        model.head.alpha.add_(1.0)
+        model.get_parameter("head.alpha").add_(1.0)
 
     with pytest.raises(ValueError, match="effort 7"):
         held.reference(model, training_batch(model, word_pairs(2)).query)
 
     assert [module.training for module in model.modules()] == modes
-    assert model.head.alpha.item() == 1.5
+    assert model.get_parameter("head.alpha").item() == 1.5
 
 
 def test_items_with_pictures_are_held_to_nothing() -> None:
@@ -64,9 +64,9 @@ def test_a_gradient_goes_to_the_model_as_it_is() -> None:
         "hold"
     ].item() == pytest.approx(0.0, abs=1e-5)
     with torch.no_grad():
-        model.head.out.weight.mul_(3.0)
+        model.get_parameter("head.out.weight").mul_(3.0)
 
-    optimiser = torch.optim.Adam(model.head.out.parameters(), lr=3e-2)
+    optimiser = torch.optim.Adam(model.get_submodule("head.out").parameters(), lr=3e-2)
     losses = []
     for _ in range(40):
         loss = objective.loss(objective.represent(model, batch, stage), stage)

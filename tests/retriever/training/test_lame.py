@@ -178,7 +178,7 @@ def test_leaving_the_decoder_out_changes_no_bit_of_a_vector(backbone: str, tmp_p
     with torch.no_grad():
         for parameter in (*model.parameters(), *objective.extras.parameters()):
             if parameter.grad is not None:
-                parameter -= 0.01 * parameter.grad
+                parameter.sub_(0.01 * parameter.grad)
     model.requires_grad_(False).eval()
 
     beside = objective.represent(model, batch, objective.stages[-1])

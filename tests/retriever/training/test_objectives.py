@@ -195,7 +195,7 @@ def test_plain_contrast_trains_every_reasoner_at_its_effort(reasoner: str, effor
 
 def test_a_head_that_stays_closed_asks_for_no_thought() -> None:
     model = tiny_model("default", "none")
-    torch.nn.init.zeros_(model.head.alpha)
+    torch.nn.init.zeros_(model.get_parameter("head.alpha"))
     objective = build_objective(recipe("plain"), model)
     batch = training_batch(model, word_pairs(4))
     passes = []

@@ -1,6 +1,7 @@
 """PLUME's losses are the paper's, of the suffix alone, and their gradient goes all the way."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -263,14 +264,18 @@ def test_a_long_rationale_costs_the_query_nothing() -> None:
     objective = plume(model, max_rationale_tokens=16)
     [pair] = word_pairs(1)
     long = Side(pair.query.parts, "And so on, it goes on. " * 200, "yes")
-    lengths = []
+    lengths: list[int] = []
     prefill, extend = model.backbone.prefill, model.backbone.extend
-    model.backbone.prefill = lambda batch, **kwargs: (
-        lengths.append(batch.ids.shape[1]) or prefill(batch, **kwargs)
-    )
-    model.backbone.extend = lambda embeds, cache: (
-        lengths.append(embeds.shape[1]) or extend(embeds, cache)
-    )
+
+    def watched_prefill(batch: Any, **kwargs: Any) -> Any:
+        lengths.append(batch.ids.shape[1])
+        return prefill(batch, **kwargs)
+
+    def watched_extend(embeds: Tensor, cache: Any) -> Any:
+        lengths.append(embeds.shape[1])
+        return extend(embeds, cache)
+
+    model.backbone.prefill, model.backbone.extend = watched_prefill, watched_extend
 
     for query in (pair.query, long):
         one = dataclasses.replace(pair, query=query)
