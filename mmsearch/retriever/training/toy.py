@@ -25,7 +25,7 @@ COLOURS = {
     "purple": (130, 60, 170),
     "black": (10, 10, 10),
     "orange": (255, 127, 14),
-    "pink": (247, 150, 190),
+    "pink": (247, 90, 190),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
 PLACES = {
