@@ -109,8 +109,8 @@ class Guard:
             if alike and _name(one) in alike:
                 return HELD_OUT_LOOK
         if self._words:
-            said = {side_key(side) for side in _sides(example) if is_passage(side)}
-            if not self._words.isdisjoint(said | {_pair_key(example)}):
+            said = {side_key(side) for side in _sides(example)} | {_pair_key(example)}
+            if not self._words.isdisjoint(said):
                 return HELD_OUT_WORDS
         return ""
 

@@ -130,7 +130,7 @@ def _parquet_rows(path: Path) -> Iterator[object]:
 def _array_rows(path: Path) -> Iterator[object]:
     """Yield the entries of a JSON array without ever holding more than some of them."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open(encoding="utf-8") as file:
         text, at, number = file.read(READ_AHEAD), 0, 0
         at = text.index("[") + 1
         while True:

@@ -361,9 +361,8 @@ class Loader:
                 if number in reasons:
                     reason = self._known.setdefault(number, reasons[number])
                     met[number] = BadRow(self._name(number), reason, self._set_of(number))
-                    numbers[place], attempts[place] = self._stand_in(
-                        chunk, place, attempts[place], met[number]
-                    )
+                    numbers[place] = self._stand_in(chunk, place, attempts[place], met[number])
+                    attempts[place] += 1
 
     def _examples(self, numbers: Sequence[int]) -> tuple[list[Example], dict[int, str]]:
         """Return the examples, and by number why some of them are none."""
@@ -380,13 +379,10 @@ class Loader:
                 reasons[number] = error.reasons[error.row]
         return examples, reasons
 
-    def _stand_in(self, chunk: _Chunk, place: int, attempts: int, bad: BadRow) -> tuple[int, int]:
-        """Return the next row for a place that is not known to be bad, and which attempt it is."""
-        while attempts < IN_A_ROW:
-            number = self._plan.spare(chunk.step, chunk.places[place], attempts)
-            attempts += 1
-            if number not in self._known:
-                return number, attempts
+    def _stand_in(self, chunk: _Chunk, place: int, attempt: int, bad: BadRow) -> int:
+        """Return the next row to try for a place; known or not, each costs an attempt."""
+        if attempt < IN_A_ROW:
+            return self._plan.spare(chunk.step, chunk.places[place], attempt)
         error = BadExample({bad.row: bad.reason})
         error.hint = (
             f"so are {IN_A_ROW} others of the data set {bad.dataset!r}: do its paths start at "

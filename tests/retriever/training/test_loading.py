@@ -1,6 +1,5 @@
 """Media are opened ahead; a bad row goes whole, and the same other one stands in for it."""
 
-import io
 import json
 import threading
 import time
@@ -15,13 +14,14 @@ from PIL import Image as pil
 
 from mmsearch.errors import BadExample, BadItem, UnreadableFile
 from mmsearch.retriever.models.tiny import random_model
+from mmsearch.retriever.training import loading
 from mmsearch.retriever.training.config import DataSource
 from mmsearch.retriever.training.examples import Example, Media, Side, TrainingBatch
 from mmsearch.retriever.training.loading import Loader, MediaCollate, chunk_seed, open_still
 from mmsearch.retriever.training.records import BadRow, Rows, listed_rows, open_rows
 from mmsearch.retriever.training.sampling import BatchPlan
 from mmsearch.retriever.training.toy import Drawing, toy_examples
-from mmsearch.values import Frames, Item, Role, Text
+from mmsearch.values import Frames, Item, ReadPolicy, Role, Text
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def test_pictures_are_upright_on_white_and_within_what_readers_hand_on(tmp_path:
     exif = pil.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif)
+    pil.new("RGB", (900, 300), "red").save(tmp_path / "turned.tif", exif=exif)
     pil.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     picture(tmp_path / "large.png", size=(1_000, 500))
 
@@ -56,6 +57,7 @@ def test_pictures_are_upright_on_white_and_within_what_readers_hand_on(tmp_path:
         return open_still(Media(tmp_path / name)).pixels
 
     assert opened("turned.jpg").shape == (60, 20, 3)
+    assert opened("turned.tif").shape[0] > 700 > opened("turned.tif").shape[1]
     assert opened("clear.png").min() == 255
     height, width, _ = opened("large.png").shape
     assert width * height <= 448 * 448 < (width + 2) * (height + 1)
@@ -95,13 +97,15 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     assert "not a span" in reason(Media(tmp_path / "a.mp4", start=0.0, end=1.0))
 
 
-def test_a_picture_that_asks_for_the_memory_of_the_machine_is_refused(tmp_path: Path) -> None:
-    packed = io.BytesIO()
-    pil.new("1", (12_001, 10_001)).save(packed, "PNG")
-    (tmp_path / "bomb.png").write_bytes(packed.getvalue())
+def test_a_picture_that_asks_for_too_much_memory_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = picture(tmp_path / "large.png", size=(40, 30))
+    path.write_bytes(path.read_bytes()[:60])  # nothing to decode: only the header is whole
+    monkeypatch.setattr(loading, "POLICY", ReadPolicy(max_decoded_pixels=1_199))
 
-    with pytest.raises(UnreadableFile, match=r"bomb|12001 x 10001"):
-        open_still(Media(tmp_path / "bomb.png"))
+    with pytest.raises(UnreadableFile, match="its picture is 40 x 30"):
+        open_still(Media(path))
 
 
 # ---------------------------------------------------------------- one batch

@@ -303,6 +303,7 @@ def test_keys_are_equal_where_words_and_paths_are(tmp_path: Path) -> None:
                 row(query="A  bus", positive={"images": ["bus.jpg"]}),
                 row(query="a bus", positive={"image": "other.jpg"}),
                 row(query={"text": "a bus", "image": "bus.jpg"}, positive={"page": "bus.jpg#1"}),
+                row(query={"frames": ["f/1.jpg"]}, positive={"frames": ["f/2.jpg"]}),
             )
         ]
     )
@@ -310,7 +311,8 @@ def test_keys_are_equal_where_words_and_paths_are(tmp_path: Path) -> None:
     query, positive = rows.keys.T
     assert query[0] == query[1] == query[2] != query[3]
     assert positive[0] == positive[1]
-    assert len({*positive.tolist()}) == 3
+    assert len({*positive.tolist()}) == 4
+    assert query[4] != positive[4]
 
 
 def test_a_limit_counts_good_rows_and_reads_no_further(tmp_path: Path) -> None:
