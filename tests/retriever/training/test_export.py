@@ -112,6 +112,18 @@ def test_lora_is_merged_into_what_is_written(tmp_path: Path) -> None:
     assert names_in(tmp_path / "out") == set(start_model(config.model)[1].state_dict())
 
 
+def test_what_never_learnt_is_made_again_as_the_run_made_it(tmp_path: Path) -> None:
+    config = configured("lame")
+    model_config = dataclasses.replace(config.model, frozen=("reasoner.*",))
+    run = dataclasses.replace(config.run, seed=3)
+    model = trained(dataclasses.replace(config, model=model_config, run=run), tmp_path / "run")
+
+    description = export_run(tmp_path / "run", tmp_path / "out")
+
+    expected = LatentEmbedder(description, model).embed(ITEMS)
+    np.testing.assert_array_equal(vectors(tmp_path / "out"), expected)
+
+
 def test_averages_are_the_model_where_the_run_kept_some(tmp_path: Path) -> None:
     optimiser = OptimiserConfig(learning_rate=1e-2, schedule="constant", warm_up=0.0, ema=0.9)
     config = configured(optimiser=optimiser)
