@@ -3,6 +3,9 @@
     add_lora(model, settings)   in place: W x becomes W x + B A x * alpha / rank, B at 0
     merge_lora(model)           in place: W + B A * alpha / rank, under the names before
 
+Tokens that the model was given for this training have rows that learn as well, beside the
+table, which does not.
+
 Algorithm: LoRA (arXiv 2106.09685), by peft, which the ``train`` extra brings. The layers are
 replaced where they stand, so our own drivers run them as they run any other.
 """
@@ -10,10 +13,12 @@ replaced where they stand, so our own drivers run them as they run any other.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from mmsearch.errors import BadSetting, MissingExtra
-from mmsearch.retriever.training.starting import fresh_names
+from mmsearch.retriever.models.backbones.qwen import NewRows
+from mmsearch.retriever.training.starting import fresh_names, new_tokens
 
 if TYPE_CHECKING:
     from mmsearch.retriever.models.checkpoint import Model
@@ -55,6 +60,9 @@ def add_lora(model: "Model", settings: "LoraSettings") -> None:
     inject_adapter_in_model(config, model)  # which freezes all else
     for name in learning:
         model.get_parameter(name).requires_grad_(True)
+    if ids := new_tokens(model):
+        backbone = model.backbone
+        backbone.new_rows = NewRows(ids, backbone.language.get_parameter("embed_tokens.weight"))
     model.train(is_training)
 
 
@@ -63,6 +71,10 @@ def merge_lora(model: "Model") -> None:
     for parent, name, layer in list(_layers(model)):
         layer.merge()
         setattr(parent, name, layer.get_base_layer())
+    if (new := getattr(model.backbone, "new_rows", None)) is not None:
+        with torch.no_grad():
+            model.backbone.language.get_parameter("embed_tokens.weight")[new.ids] = new.rows
+        model.backbone.new_rows = None
     if hasattr(model, "peft_config"):
         del model.peft_config
 

@@ -75,6 +75,7 @@ JOINING = (
 )
 
 _fresh: "WeakKeyDictionary[Model, frozenset[str]]" = WeakKeyDictionary()
+_new_tokens: "WeakKeyDictionary[Model, tuple[int, ...]]" = WeakKeyDictionary()
 
 
 class _NoRecorder(CudaRecorder):
@@ -107,9 +108,13 @@ def start_model(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        description, model, fresh = _thinking(description, model, config)
-    model = model.to(device=device, dtype=dtype)
+        told, started, fresh = _thinking(description, model, config)
+    before, after = (one.backbone.tokenizer for one in (model, started))
+    added = [token for token in SPELLED if before.token_to_id(token) is None]
+    ids = [after.token_to_id(token) for token in added]
+    description, model = told, started.to(device=device, dtype=dtype)
     _fresh[model] = fresh
+    _new_tokens[model] = tuple(one for one in ids if one is not None)
     if hasattr(model.backbone, "text_half"):
         model.backbone.text_half.graphs = StepGraphs(_NoRecorder())
     model.requires_grad_(True)
@@ -157,7 +162,7 @@ def parts_of(model: Model, objective: Objective | None = None) -> dict[str, list
             parts["merger"].append(one)
         if ".lora_" in name:
             parts["lora"].append(one)
-        if name in fresh or ".lora_" in name:
+        if name in fresh or ".lora_" in name or ".new_rows." in name:
             parts["fresh"].append(one)
     if objective is not None:
         extras = [(f"extras.{n}", p) for n, p in objective.extras.named_parameters()]
@@ -169,6 +174,11 @@ def parts_of(model: Model, objective: Objective | None = None) -> dict[str, list
 def fresh_names(model: Model) -> frozenset[str]:
     """Return the parameters of a started model that no training has seen before this one."""
     return _fresh.get(model, frozenset())
+
+
+def new_tokens(model: Model) -> tuple[int, ...]:
+    """Return the ids of the tokens that a started model was given."""
+    return _new_tokens.get(model, ())
 
 
 def _stem(name: str) -> str:

@@ -1,17 +1,19 @@
 """LoRA begins as nothing, learns alone, and leaves no trace once it is merged."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmsearch.errors import BadSetting, MissingExtra
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.models import tiny_qwen
-from mmsearch.retriever.models.checkpoint import Model
+from mmsearch.retriever.models.checkpoint import Model, build_model, write_checkpoint
 from mmsearch.retriever.models.description import ModelDescription
 from mmsearch.retriever.training.config import LoraSettings, ModelConfig
 from mmsearch.retriever.training.lora import add_lora, has_lora, merge_lora
@@ -111,6 +113,41 @@ def test_every_layer_of_the_language_model_has_seven(start: str) -> None:
 
     assert len(named) == 2 * 7
     assert all(".layers." in name and ".vision." not in name for name in named)
+
+
+def test_tokens_that_a_model_was_given_learn_beside_a_table_that_does_not(tmp_path: Path) -> None:
+    spelled = tiny_qwen.tiny_tokenizer().to_str()
+    for token in ("<bot>", "<eot>", "<ct>"):  # UME-R1 has the other two
+        spelled = spelled.replace(token, f"[{token[1]}]")
+    description = tiny_qwen.tiny_description("qwen2_vl", max_tokens=1_024)
+    before = build_model(description, Tokenizer.from_str(spelled))
+    before.load_state_dict(tiny_qwen.random_qwen(description).state_dict())
+    write_checkpoint(tmp_path, before, description)
+    description, model = started(str(tmp_path))
+    names, plain = list(model.state_dict()), vectors(description, model)
+    backbone = model.backbone
+    table = backbone._table
+    add_lora(model, SMALL)
+
+    np.testing.assert_array_equal(vectors(description, model), plain)
+    assert not table.requires_grad
+    hidden = torch.randn(3, backbone.width)
+    torch.testing.assert_close(backbone.logits(hidden), hidden @ table.T)
+    torch.autograd.backward(loss_of(description, model) + backbone.logits(hidden).sin().sum())
+    (rows,) = (one for name, one in parts_of(model)["fresh"] if "new_rows" in name)
+    assert rows.shape == (3, backbone.width)  # <bot>, <eot>, <ct>
+    assert rows.grad is not None
+    assert rows.grad.any(dim=1).all()
+    with torch.no_grad():
+        rows.add_(torch.randn(rows.shape))
+    ids = [backbone.tokens(token)[0] for token in ("<bot>", "<eot>", "<ct>")]
+    assert torch.equal(backbone.embed(torch.tensor([[5, *ids]]))[0], torch.stack([table[5], *rows]))
+    expected, logits = vectors(description, model), backbone.logits(hidden)
+    assert np.abs(expected - plain).max() > 1e-2
+    merge_lora(model)
+    np.testing.assert_allclose(vectors(description, model), expected, atol=1e-5)
+    torch.testing.assert_close(backbone.logits(hidden), logits)
+    assert list(model.state_dict()) == names
 
 
 def test_weights_that_were_laid_side_by_side_are_not_read_past_it() -> None:

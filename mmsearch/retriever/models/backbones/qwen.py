@@ -89,6 +89,26 @@ class QwenBatch:
     spare: int = 0
 
 
+class NewRows(nn.Module):
+    """Rows of a table that learn while the rest of it does not; in their places it is not read.
+
+    ids:  which rows, ``[k]``;  rows: what stands for them, ``[k, D]``
+    """
+
+    ids: Tensor
+
+    def __init__(self, ids: Sequence[int], table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("ids", torch.tensor(ids, device=table.device), persistent=False)
+        self.rows = nn.Parameter(table.detach()[self.ids].clone())
+
+    def put_in(self, ids: Tensor, embeds: Tensor) -> Tensor:
+        """Return ``embeds [..., D]`` of ``ids [...]`` with these rows where they belong."""
+        matches = ids[..., None] == self.ids  # (..., k)
+        rows = self.rows[matches.int().argmax(dim=-1)]
+        return torch.where(matches.any(dim=-1, keepdim=True), rows, embeds)
+
+
 class QwenBackbone(nn.Module):
     """See `mmsearch.retriever.seams.Backbone` for what each method promises.
 
@@ -134,6 +154,7 @@ class QwenBackbone(nn.Module):
         nested = hf.get("text_config") or {}  # Qwen3-VL says it there, some folders only there
         tied = hf.get("tie_word_embeddings", nested.get("tie_word_embeddings", False))
         self.lm_head = None if tied else nn.Linear(self.width, text.vocab_size, bias=False)
+        self.new_rows: NewRows | None = None  # of tokens that a frozen table was given
         self.text_half = TextHalf(self.language, hf)
 
     @property
@@ -304,12 +325,16 @@ class QwenBackbone(nn.Module):
         return ids
 
     def embed(self, ids: Tensor) -> Tensor:
-        return nn.functional.embedding(ids, self._table)
+        embeds = nn.functional.embedding(ids, self._table)
+        return embeds if self.new_rows is None else self.new_rows.put_in(ids, embeds)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        if self.lm_head is None:
-            return hidden @ self._table.T
-        return self.lm_head(hidden)
+        if self.lm_head is not None:
+            return self.lm_head(hidden)
+        logits = hidden @ self._table.T
+        if self.new_rows is None:
+            return logits
+        return logits.index_copy(-1, self.new_rows.ids, hidden @ self.new_rows.rows.T)
 
     def readouts(self, batch: QwenBatch) -> dict[str, Tensor]:
         """It has none of its own."""
