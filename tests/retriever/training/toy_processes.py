@@ -82,7 +82,17 @@ def trained(
     for module in model.modules():  # only dropout: buffers are each process's own
         module.train(isinstance(module, nn.Dropout))
     objective.parts = losses
-    loss = backward(model, objective, chunks, STAGE, world=world, seeds=seeds, autocast=autocast)
+    for share in (0.25, 0.75):  # the second is added to the first
+        loss = backward(
+            model,
+            objective,
+            chunks,
+            STAGE,
+            world=world,
+            seeds=seeds,
+            autocast=autocast,
+            scale=share,
+        )
     told = {f"loss.{name}": part for name, part in loss.parts.items()}
     return gradients(model, objective) | told | {"loss": loss.total}
 
