@@ -70,7 +70,7 @@ def media_name(media: Media) -> str:
 def _pixels(path: Path) -> "Pixels":
     """Return the pixels of a picture file; whatever is wrong with it is UnreadableFile."""
     from PIL import Image as pil
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
         with pil.open(path) as picture:
@@ -79,7 +79,7 @@ def _pixels(path: Path) -> "Pixels":
                 raise UnreadableFile(path, f"its picture is {width} x {height}")
             # JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the time.
             picture.draft("RGB", _within(width, height))
-            part = as_part(_fitted(ImageOps.exif_transpose(picture)))
+            part = as_part(_fitted(picture))
             assert isinstance(part, Image)
             return part.pixels
     except UnreadableFile:
