@@ -54,7 +54,8 @@ class Lines:
                 self._file = path.open("rb")
         except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
             reason = getattr(error, "strerror", None) or str(error)
-            raise BadTrainingFile(path, reason[:1].lower() + reason[1:]) from error
+            hint = "name a file that is there and that you may read"
+            raise BadTrainingFile(path, reason[:1].lower() + reason[1:], hint=hint) from error
         # Rows are read as long as anybody holds them, so nobody else can say when to close.
         weakref.finalize(self, self._file.close)
 
