@@ -16,6 +16,7 @@ vision tower that was trained further refreshes the pictures and leaves the text
 import argparse
 import hashlib
 import json
+import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ TEXTS_AT_ONCE = 1_024
 WORD_DIMS = 64
 
 
-def pictures_of(examples: Iterable[Example], *, views: int = 3) -> list[Picture]:
+def pictures_of(examples: Iterable[Example], *, views: int = 2) -> list[Picture]:
     """Return every picture of the sides once, in order; a photo is followed by its views."""
     found: dict[str, Picture] = {}
     for example in examples:
@@ -144,14 +145,20 @@ class PictureCache:
         beside: "PictureCache | None" = None,
     ) -> None:  # fmt: skip
         self._beside = beside
+        self.row: dict[str, int] = {}
         if beside is not None:
             pictures = [one for one in pictures if one.key not in beside.row]
         stills = [one for one in pictures if not _is_clip(one)]
         clips = [one for one in pictures if _is_clip(one)]
         self._pictures = [*stills, *clips]
         self._num_stills = len(stills)
+        # Of every kind a part first, so that a cache that is half full is half of everything.
+        self._order = list(range(len(self._pictures)))
+        random.Random(0).shuffle(self._order)
+        self._turn = {self._pictures[row].key: turn for turn, row in enumerate(self._order)}
         width = backbone.config.vision.head_width
         cells, frame_cells = backbone.config.image_grid**2, backbone.config.frame_grid**2
+        num_frames = len(backbone.limits.kept_frames(NUM_FRAMES))
         half = np.float16
         identity = {
             "pictures": _list_key(one.key for one in self._pictures),
@@ -163,8 +170,8 @@ class PictureCache:
             {
                 "pooled": ((len(stills), width), half),
                 "grids": ((len(stills), cells, width), half),
-                "frame_pooled": ((len(clips), NUM_FRAMES, width), half),
-                "frame_grids": ((len(clips), NUM_FRAMES, frame_cells, width), half),
+                "frame_pooled": ((len(clips), num_frames, width), half),
+                "frame_grids": ((len(clips), num_frames, frame_cells, width), half),
             },
         )  # fmt: skip
         self.row = {one.key: i for i, one in enumerate(stills)}
@@ -176,6 +183,12 @@ class PictureCache:
 
     def __len__(self) -> int:
         return len(self._pictures)
+
+    def holds(self, key: str) -> bool:
+        """Return whether a picture is computed already."""
+        if self._beside is not None and key in self._beside.row:
+            return self._beside.holds(key)
+        return self._turn.get(key, len(self)) < self._folder.done
 
     def features(self, key: str) -> tuple["Floats", "Floats"]:
         """Return ``[p, 1280]`` and ``[p, cells, 1280]`` of a still (p = 1) or a clip (p = 8).
@@ -200,12 +213,12 @@ class PictureCache:
         opening = 0.0
         last = min(first + most, len(self)) if most else len(self)
         for start in range(first, last, AT_ONCE):
-            chosen = self._pictures[start : min(start + AT_ONCE, last)]
+            chosen = self._order[start : min(start + AT_ONCE, last)]
             before = time.process_time()
             items, rows = [], []
-            for row, picture in enumerate(chosen, start=start):
+            for row in chosen:
                 try:
-                    items.append(Item([picture.open()]))
+                    items.append(Item([self._pictures[row].open()]))
                     rows.append(row)
                 except UnreadableFile as error:
                     print(f"left at zero: {error}", flush=True)
@@ -304,6 +317,10 @@ class TextCache:
             arrays["states"][where] = whole[place, :count]
             arrays["scales"][where] = scales[place, :count].numpy()
 
+    def holds(self, text: str) -> bool:
+        """Return whether a text is computed already."""
+        return self.row.get(text, len(self)) < self._folder.done
+
     def states(self, row: int) -> Tensor:
         """Return the states ``[tokens, 384]`` of a text."""
         where = slice(self.offsets[row], self.offsets[row + 1])
@@ -335,14 +352,12 @@ class CachedCollate:
 
     def __init__(
         self, backbone: DefaultBackbone, pictures: PictureCache, texts: TextCache, *,
-        views: int = 3, drop: float = 0.3,
+        views: int = 2, drop: float = 0.3,
     ) -> None:  # fmt: skip
         self._backbone, self._pictures, self._texts = backbone, pictures, texts
         self._views, self._drop = views, drop
 
     def __call__(self, examples: Sequence[Example], *, seed: int) -> TrainingBatch:
-        import random
-
         chance = random.Random(seed)
         seen = [thinned(one, chance, drop=self._drop, misread=0.0) for one in examples]
         wrong = [(i, side) for i, one in enumerate(seen) for side in one.negatives]
@@ -355,6 +370,25 @@ class CachedCollate:
             negative_of=torch.tensor([i for i, _ in wrong], dtype=torch.int64),
             examples=tuple(examples),
         )
+
+    def ready(self, example: Example) -> bool:
+        """Return whether all it needs is in the caches, which need not be full for it."""
+        for side in (example.query, example.positive, *example.negatives):
+            for part in side.parts:
+                if isinstance(part, str):
+                    if not self._texts.holds(str(part)):
+                        return False
+                elif isinstance(part, Media) or not all(
+                    self._pictures.holds(key) for key in self._keys(part)
+                ):
+                    return False
+        return True
+
+    def _keys(self, picture: Picture) -> list[str]:
+        if not isinstance(picture, Photo):
+            return [picture.key]
+        views = [Viewed(picture, view).key for view in range(1, self._views)]
+        return [picture.key, *views]
 
     def _batch(self, sides: Sequence[Side], chance: Any, role: Role) -> SideBatch:  # noqa: ANN401
         into = _Gathered([], [], [], [], [])
@@ -399,10 +433,7 @@ class CachedCollate:
         into.looks.append(_look(seen, side.text))
 
     def _features(self, picture: Picture, chance: Any) -> tuple[Tensor, list[Tensor]]:  # noqa: ANN401
-        key = picture.key
-        if isinstance(picture, Photo) and (view := chance.randrange(self._views)):
-            key = Viewed(picture, view).key
-        pooled, grids = self._pictures.features(key)
+        pooled, grids = self._pictures.features(chance.choice(self._keys(picture)))
         return (
             torch.from_numpy(pooled.astype(np.float32)),
             [torch.from_numpy(grid.astype(np.float32)) for grid in grids],
@@ -446,7 +477,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--views", type=int, default=3)
+    parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

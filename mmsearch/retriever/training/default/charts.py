@@ -288,7 +288,7 @@ def random_title(chance: random.Random, about: Subject) -> str:
     if chance.random() < 0.12:
         return ""
     measure = about.measure
-    forms = (
+    forms: tuple[str, ...] = (
         f"{measure} by {about.noun}",
         f"{measure} by {about.noun}, {chance.randint(1990, 2024)}",
         f"{measure} in {count_word(len(about.members))} {about.plural}",
@@ -538,29 +538,27 @@ def tell_table(chance: random.Random, table: Table, kind: str, sheet: Sheet) -> 
 
 
 def trend_of(values: Sequence[float]) -> str:
-    """Return ``rise``, ``fall``, ... where the values plainly do; else nothing."""
-    span = max(values) - min(values)
-    change = values[-1] - values[0]
-    steps = [after - before for before, after in itertools.pairwise(values)]
-    up = sum(step > 0 for step in steps) / len(steps)
-    if change > 0.6 * span and up >= 0.6:
+    """Return ``rise``, ``fall``, ``rise and then fall``, ... where the values plainly do.
+
+    Three of four steps go that way, and further than half of all that the values span.
+    """
+    far = (max(values) - min(values)) / 2
+    if _rises(values, far):
         return "rise"
-    if change < -0.6 * span and up <= 0.4:
+    if _rises([-value for value in values], far):
         return "fall"
-    middle = values[1:-1]
-    if (
-        middle
-        and max(middle) == max(values)
-        and max(values[0], values[-1]) < max(values) - span / 2
-    ):
+    top, low = values.index(max(values)), values.index(min(values))
+    if _rises(values[: top + 1], far) and _rises([-value for value in values[top:]], far):
         return "rise and then fall"
-    if (
-        middle
-        and min(middle) == min(values)
-        and min(values[0], values[-1]) > min(values) + span / 2
-    ):
+    if _rises([-value for value in values[: low + 1]], far) and _rises(values[low:], far):
         return "fall and then rise"
     return ""
+
+
+def _rises(values: Sequence[float], far: float) -> bool:
+    steps = [after - before for before, after in itertools.pairwise(values)]
+    ups = sum(step > 0 for step in steps)
+    return values[-1] - values[0] > far and ups >= 0.75 * len(steps)
 
 
 def past(trend: str) -> str:
@@ -570,13 +568,17 @@ def past(trend: str) -> str:
 
 def _many_series(chance: random.Random, kind: str) -> Drawing:
     num = chance.choice((2, 2, 3))
-    about = over_time(chance) if kind == "line" else subject(chance, most=6, least=2)
-    if about.ordered and kind == "line":
-        names = series_names(chance, num)
-        values = tuple(course(chance, about) for _ in names)
-        table = Table(about, random_title(chance, about), names, values)
-    else:
+    while True:
+        about = over_time(chance) if kind == "line" else subject(chance, most=6, least=2)
         table = random_table(chance, about, num)
+        if kind == "line":
+            values = tuple(course(chance, about) for _ in table.series)
+            table = Table(about, table.title, table.series, values)
+        everything = [value for row in table.values for value in row]
+        totals = [sum(row) for row in table.values]
+        lone = (everything.count(max(everything)), everything.count(min(everything)))
+        if lone == (1, 1) and totals.count(max(totals)) == 1:
+            break
     style = random_style(chance)
     sheet = recast(table, style, kind)
     name, what = chance.choice(NAMES[kind]), about.measure
@@ -587,13 +589,13 @@ def _many_series(chance: random.Random, kind: str) -> Drawing:
     ]
     most, top_series, top_name = max(flat)
     least, low_series, low_name = min(flat)
-    totals = {s: sum(row) for s, row in zip(table.series, table.values, strict=True)}
-    leader = max(totals, key=lambda s: totals[s])
+    leader = table.series[totals.index(max(totals))]
     series = listing(table.series)
     part = "line" if kind == "line" else "bar"
     hues = ""
     if style.named:
-        hues = " ".join(f"{s} is {style.colour_name(i)}." for i, s in enumerate(table.series))
+        named = [f"{name} is {style.colour_name(i)}" for i, name in enumerate(table.series)]
+        hues = sentence(listing(named))
     head = f"{a(name)} titled “{table.title}”" if table.title else a(name)
     description = pick(
         chance,

@@ -374,7 +374,8 @@ def _timeline(chance: random.Random) -> Drawing:
         sheet.dot((x, cy), 6, style.colour(i), style.ink)
         sheet.line(((x, cy), (x, cy + way * 34)), style.ink, 1)
         sheet.text((x, cy - way * 18), str(year), bold, style.ink)
-        small, lines = shrunk(style, step, width * 1.5, style.height * 0.25)
+        room = min(width * 1.5, 2 * min(x, style.width - x) - 4)
+        small, lines = shrunk(style, step, room, style.height * 0.25)
         sheet.lines((x, cy + way * (38 + len(lines) * small.size * 0.6)), lines, small, style.ink)
     told = [f"{year}: {step}" for year, step in zip(years, steps, strict=True)]
     return _told(

@@ -407,7 +407,7 @@ def _function(chance: random.Random) -> Drawing:
 
 
 def _factor(value: float) -> str:
-    return {1: "", -1: "-"}.get(value, f"{value:g}")
+    return "" if value == 1 else "-" if value == -1 else f"{value:g}"
 
 
 def _plus(value: float) -> str:

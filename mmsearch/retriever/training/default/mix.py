@@ -36,7 +36,7 @@ from mmsearch.retriever.training.default.pictures import (
     is_colourful,
 )
 from mmsearch.retriever.training.default.sheets import Drawing, pick, read_out, sentence
-from mmsearch.retriever.training.examples import Example, Picture, Side
+from mmsearch.retriever.training.examples import Example, Picture, Side, SidePart
 from mmsearch.retriever.training.pairs import HELD_OUT, Pair, first_sentence
 from mmsearch.retriever.training.rationales import sentences
 from mmsearch.values import Image
@@ -58,21 +58,21 @@ class MixSizes:
 
     drawn: Mapping[str, int] = field(
         default_factory=lambda: {
-            "chart": 5_000, "graph": 1_800, "diagram": 2_600, "table": 1_000, "slide": 1_000,
-            "shapes": 1_500, "scene": 900,
+            "chart": 4_000, "graph": 1_200, "diagram": 1_800, "table": 700, "slide": 700,
+            "shapes": 1_000, "scene": 600,
         }
     )  # fmt: skip
-    pages: int = 3_000
-    photos: int = 1_000
-    changes: int = 5
-    composed_charts: int = 600
-    composed_figures: int = 1_200
-    clips: int = 1_200
-    moving: int = 600
-    definitions: int = 5_000
-    titles: int = 5_000
-    cloze: int = 12_000
-    captions: int = 6_000
+    pages: int = 2_000
+    photos: int = 800
+    changes: int = 4
+    composed_charts: int = 400
+    composed_figures: int = 700
+    clips: int = 800
+    moving: int = 400
+    definitions: int = 3_000
+    titles: int = 2_500
+    cloze: int = 6_000
+    captions: int = 4_000
 
 
 SMALL = MixSizes(
@@ -81,7 +81,7 @@ SMALL = MixSizes(
 )  # fmt: skip
 
 # How often an epoch draws a row of each kind; 1 where it does not say.
-WEIGHTS: Mapping[str, float] = {"cloze": 0.5, "title": 0.5, "same picture": 0.5}
+WEIGHTS: Mapping[str, float] = {"title": 0.5, "same picture": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def thinned(
     """Return the example as one step sees it: printed words left out, or misread, at times."""
 
     def side(one: Side) -> Side:
-        parts = []
+        parts: list[SidePart] = []
         for part in one.parts:
             if isinstance(part, Printed):
                 if len(one.parts) > 1 and chance.random() < drop:

@@ -286,14 +286,13 @@ def scene(chance: random.Random) -> Drawing:
     ground_name, ground = chance.choice(GROUNDS)
     horizon = chance.uniform(0.52, 0.68) * 300
     sheet = Sheet(400, 300, jitter(chance, sky))
-    clauses = []
     if sky_name == "night":
         for _ in range(14):
             sheet.dot((chance.uniform(0, 400), chance.uniform(0, 130)), 2, (250, 250, 220))
     above = []
     if chance.random() < 0.6:
         moon = sky_name == "night"
-        x = chance.choice((60, 340))
+        x = chance.choice((60.0, 340.0))
         sheet.dot((x, 55), 28, (250, 245, 205) if moon else (255, 215, 40))
         above.append(
             f"the {'moon' if moon else 'sun'} is at the upper {'left' if x < 200 else 'right'}"

@@ -47,7 +47,8 @@ FAMILIES = {
 def _font_file(name: str) -> bytes:
     import pymupdf
 
-    return bytes(pymupdf.Font(name).buffer)
+    face = pymupdf.Font(name)  # type: ignore[no-untyped-call]
+    return bytes(face.buffer)
 
 
 @functools.lru_cache(maxsize=512)
