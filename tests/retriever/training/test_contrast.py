@@ -102,7 +102,8 @@ def test_a_hard_negative_counts_for_its_own_query_however_alike() -> None:
         negatives=[[1.0, 0.0, 0.0]],
     )
     rows = dict(contrast.rows(batch, CPU))
-    of_query, of_positive, of_negative = vectors(2), vectors(2, seed=1), vectors(1, seed=2)
+    of_query, of_positive = vectors(2), vectors(2, seed=1)
+    of_negative = F.normalize(of_query[:1] + 0.1 * vectors(1, seed=2), dim=-1)
     rows |= {"query.v": of_query, "positive.v": of_positive, "negative.v": of_negative}
 
     loss = contrast.loss(rows, "v", contrast.no_negatives(rows))
@@ -112,6 +113,7 @@ def test_a_hard_negative_counts_for_its_own_query_however_alike() -> None:
     scores = of_query @ of_positive.T / 0.02
     hard = of_query[0] @ of_negative[0] / 0.02
     first = F.cross_entropy(torch.stack([scores[0, 0], hard])[None], torch.tensor([0]))
+    assert first > 1
     torch.testing.assert_close(loss, first / 2 / 2)
 
 
