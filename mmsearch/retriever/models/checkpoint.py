@@ -31,7 +31,7 @@ from mmsearch.retriever.models.description import (
     ModelDescription,
     read_description,
 )
-from mmsearch.retriever.models.head import Head, PlainHead, ResidualHead
+from mmsearch.retriever.models.head import HEADS, Head, PlainHead
 from mmsearch.retriever.models.none import NoneConfig, NoReasoner
 from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.quantise import dequantise_rows, quantise_rows
@@ -122,8 +122,8 @@ def build_model(description: ModelDescription, tokenizer: Tokenizer) -> Model:
     config_type, reasoner_type = REASONERS[description.reasoner]
     reasoner = reasoner_type(config_from(config_type, description.reasoner_config), backbone)
     head: Head
-    if description.head == "residual":
-        head, dim = ResidualHead(reasoner.dim, backbone.dim), backbone.dim
+    if description.head in HEADS:
+        head, dim = HEADS[description.head](reasoner.dim, backbone.dim), backbone.dim
     elif description.head == "plain":
         head, dim = PlainHead(), reasoner.dim
     else:

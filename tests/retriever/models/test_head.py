@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmsearch.retriever.models.head import PlainHead, ResidualHead
+from mmsearch.retriever.models.head import PlainHead, ResidualHead, TurnedHead
 
 
 def test_a_closed_gate_leaves_the_base() -> None:
@@ -45,3 +45,29 @@ def test_a_plain_head_needs_a_readout() -> None:
 def test_a_residual_head_needs_a_base() -> None:
     with pytest.raises(ValueError, match="takes a base"):
         ResidualHead(2, 2)(None, torch.ones(1, 2))
+
+
+def test_a_turned_head_changes_no_cosine_and_says_the_most_first() -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(200, 2, generator=draw) @ torch.randn(2, 8, generator=draw)
+    base = hidden + 0.05 * torch.randn(200, 8, generator=draw)  # nearly all in two directions
+    head = TurnedHead(3, 8).requires_grad_(False)
+    before = head(base, None)
+
+    head.turn_towards(before)
+    after = head(base, None)
+
+    torch.testing.assert_close(after @ after.T, before @ before.T, atol=1e-5, rtol=0)
+    assert (after[:, :2].norm(dim=1) > 0.98).all()
+    assert (before[:, :2].norm(dim=1) < 0.98).float().mean() > 0.9
+
+
+def test_turning_again_turns_what_was_turned() -> None:
+    head = TurnedHead(3, 4).requires_grad_(False)
+    vectors = head(torch.randn(50, 4, generator=torch.Generator().manual_seed(1)), None)
+    head.turn_towards(vectors)
+    once = head(vectors, None)
+
+    head.turn_towards(once)
+
+    torch.testing.assert_close(head(vectors, None).abs(), once.abs(), atol=1e-5, rtol=0)
