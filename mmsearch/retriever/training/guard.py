@@ -87,16 +87,15 @@ class Guard:
     def clean(self, rows: Rows) -> tuple[Rows, list[BadRow]]:
         """Return the rows that may be trained on, and why each of the others may not."""
         alike = self._alike(rows)
-        kept: list[int] = []
+        kept = np.ones(len(rows), dtype=bool)
         left: list[BadRow] = []
         for number in range(len(rows)):
             example = rows[number]
             if reason := self._reason(example, alike):
                 left.append(BadRow(example.row, reason, rows.names[rows.dataset[number]]))
-            else:
-                kept.append(number)
+                kept[number] = False
         self.counts.update(row.reason for row in left)
-        return (rows.select(np.array(kept, np.int64)) if left else rows), left
+        return (rows.select(np.flatnonzero(kept)) if left else rows), left
 
     def _reason(self, example: Example, alike: set[int]) -> str:
         shown = list(_shown(example.query)), list(_shown(example.positive))

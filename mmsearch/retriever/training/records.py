@@ -260,7 +260,7 @@ class _File:
         except UnicodeDecodeError as error:
             raise ValueError(f"it is not UTF-8 (byte {error.start + 1})") from error
         try:
-            fields = json.loads(text, parse_constant=_refuse)
+            fields = _JSON.decode(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"it is not JSON: {error.msg} at character {error.pos + 1}") from error
         except RecursionError as error:
@@ -273,6 +273,9 @@ class _File:
 
 def _refuse(name: str) -> None:
     raise ValueError(f"it is not JSON: {name} is no number there")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
 # ---------------------------------------------------------------- tables
