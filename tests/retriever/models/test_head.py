@@ -58,8 +58,8 @@ def test_a_turned_head_changes_no_cosine_and_says_the_most_first() -> None:
     after = head(base, None)
 
     torch.testing.assert_close(after @ after.T, before @ before.T, atol=1e-5, rtol=0)
-    assert (after[:, :2].norm(dim=1) > 0.98).all()
-    assert (before[:, :2].norm(dim=1) < 0.98).float().mean() > 0.9
+    assert after[:, :2].norm(dim=1).mean() > 0.98
+    assert before[:, :2].norm(dim=1).mean() < 0.7
 
 
 def test_turning_again_turns_what_was_turned() -> None:
