@@ -138,6 +138,18 @@ def test_little_is_kept_of_a_deep_model(items: list[Item]) -> None:
     assert inputs < all_of_it / 3
 
 
+def test_a_layer_keeps_its_input_and_the_keys_and_values_of_its_places() -> None:
+    model = deep_qwen()
+    long, longer = [Item(["words " * 40])], [Item(["words " * 60])]
+
+    few, many = (kept_bytes(model, items, checkpointing=True, effort=0) for items in (long, longer))
+
+    # 32 wide, and two heads of 8 for keys and for values, in float32; what is kept once for
+    # all layers (embeddings, angles, the last norm) makes less than two layers' worth.
+    a_place = (32 + 2 * 2 * 8) * 4
+    assert 8 * a_place <= (many - few) / (6 * 20) < (8 + 4) * a_place
+
+
 def test_a_step_of_a_thought_keeps_its_own_places_and_not_those_before() -> None:
     model = deep_qwen()
     long, short = [Item(["words " * 60])] * 2, [Item(["w"])] * 2

@@ -3,10 +3,11 @@
     use_checkpointing(backbone, True)
     run(layer, x, ..., again=True) -> layer(x, ...)     what it keeps for its gradient is its inputs
 
-A prompt of 1,500 tokens keeps some 4 GB of activations in Qwen2-VL-2B in bfloat16, and 0.3 GB
-of the layers' inputs. The layers are functions of their arguments: keys and values of a cache go
-in and come out, so that a thought can grow its cache inside; dropout is drawn again as it was.
-The price is one more forward pass: a third more time.
+A prompt of 1,500 tokens keeps 5.2 GB of activations in Qwen2-VL-2B under autocast to bfloat16,
+and 0.3 GB of the layers' inputs (counted on layers of its shape). The layers are functions of
+their arguments: keys and values of a cache go in and come out, so that a thought can grow its
+cache inside; dropout is drawn again as it was. The price is one more forward pass: a third
+more time.
 """
 
 from collections.abc import Callable

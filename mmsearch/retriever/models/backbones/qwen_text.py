@@ -377,7 +377,7 @@ class TextHalf:
         new: list[Tensor] = []
 
         def put(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            new[:] = k, v
+            new[:] = k.clone(), v.clone()  # as views they would keep the queries as well
             return joined_pieces((*seen, (k, v))) if seen else (k, v)
 
         y = self._norm(x, self._layers()[i].input_layernorm.weight)
