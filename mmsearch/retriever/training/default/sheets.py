@@ -61,6 +61,11 @@ def font(family: str, size: int, *, bold: bool = False, italic: bool = False) ->
     return Font(size, face)
 
 
+@functools.lru_cache(maxsize=100_000)
+def _width(face: ImageFont.FreeTypeFont, text: str) -> float:
+    return face.getlength(text)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Font:
     """A font of one size that knows how wide words are."""
@@ -69,7 +74,7 @@ class Font:
     face: ImageFont.FreeTypeFont
 
     def width(self, text: str) -> float:
-        return self.face.getlength(text)
+        return _width(self.face, text)
 
     def wrap(self, text: str, width: float) -> list[str]:
         """Return the lines of ``text`` that fit; a word wider than a line has its own."""

@@ -15,6 +15,7 @@ from mmsearch.retriever.training.default.composed import (
     change_figures,
     change_photo,
     held_out_composed,
+    is_changed,
     wordings,
 )
 from mmsearch.retriever.training.default.pictures import Photo, is_colourful
@@ -113,6 +114,15 @@ def test_neither_words_nor_picture_alone_find_the_held_out_answer(photos: list[P
         alike = [one for one in probe.pool if isinstance(one, Changed) and one.change ==
                  answer.change]  # fmt: skip
         assert len(alike) == 4
+
+
+def test_the_mirror_image_of_a_symmetric_picture_is_not_asked_for(tmp_path: Path) -> None:
+    half = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    pil.fromarray(np.concatenate([half, half[:, ::-1]], axis=1)).save(tmp_path / "even.png")
+    photo = Photo(tmp_path, "even.png")
+
+    assert not is_changed(photo, "mirrored")
+    assert is_changed(photo, "negative")
 
 
 def test_composed_rows_are_a_function_of_their_chance(photos: list[Photo]) -> None:

@@ -38,9 +38,10 @@ def test_a_page_says_what_stands_on_it_in_reading_order() -> None:
 
 
 def test_two_columns_are_read_one_after_the_other() -> None:
-    long = " ".join(f"word{i}" for i in range(400))
+    words = [f"word{i}" for i in range(400)]
+    blocks = [" ".join(words[i : i + 40]) for i in range(0, 400, 40)]
     for number in range(40):
-        drawing = page(random.Random(number), "Title", [long])
+        drawing = page(random.Random(number), "Title", blocks)
         if "two columns" in drawing.description:
             places = [int(w[4:]) for w in drawing.words.split() if w.startswith("word")]
             assert places == sorted(places)
