@@ -9,6 +9,7 @@ What only the indexers can do, reading a page of a PDF or a clip of a film, is j
 here.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,6 +117,27 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> "Tra
         reason = f"there is no such file, nor a ready configuration of that name ({_listed(ready)})"
         raise BadConfig(path, reason, hint="mmsearch train tiny, or write one: see --help")
     return read_config(path, overrides)
+
+
+def with_pairs(
+    name_or_path: str | Path,
+    pairs: str | Path,
+    *,
+    model: str | None = None,
+    held_out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> "TrainingConfig":
+    """Return a configuration that is trained on pairs of one's own instead of its data."""
+    from mmsearch.retriever.training.config import BARE_DATA
+
+    said = [*BARE_DATA, f"data.train=[{{path={json.dumps(str(pairs))}}}]"]
+    if held_out is None:
+        said.append(f"data.held_out_share={HELD_OUT_SHARE}")
+    else:
+        said.append(f"data.held_out=[{{path={json.dumps(str(held_out))}}}]")
+    if model is not None:
+        said.append(f"model.start={json.dumps(model)}")
+    return load_config(name_or_path, [*said, *overrides])
 
 
 def config_for_pairs(

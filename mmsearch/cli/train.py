@@ -29,6 +29,7 @@ from mmsearch.training import (
     known_configs,
     load_config,
     plan,
+    with_pairs,
 )
 from mmsearch.training import train as train_run
 
@@ -54,15 +55,20 @@ def train(
         Path | None,
         typer.Option(
             "--from",
-            help="Train on these pairs instead, with settings that are chosen and told.",
+            help="Train on these pairs; without CONFIG the settings are chosen, and told.",
             metavar="FILE.jsonl",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
-        str,
-        typer.Option(help="With --from: name or folder of the model to start from."),
-    ] = "default",
+        str | None,
+        typer.Option(
+            help="Name or folder of the model to start from; by default that of the "
+            "configuration, or the default model.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     held_out: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +80,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="With --from: plain, lame or plume; by default as the model thinks.",
+            help="With --from alone: plain, lame or plume; by default as the model thinks.",
             metavar="NAME",
             show_default=False,
         ),
@@ -119,8 +125,8 @@ def train(
     \b
         mmsearch train tiny
         mmsearch train tiny --out runs/short --set run.steps=5
-        mmsearch train plume-qwen2vl-2b --set model.start=tiny-qwen2_vl --dry-run
-        mmsearch train --from pairs.jsonl --model default --dry-run
+        mmsearch train --from pairs.jsonl --dry-run
+        mmsearch train plume-qwen2vl-2b --from pairs.jsonl --model tiny-qwen2_vl --dry-run
     """
     if listing:
         _print_ready(as_json)
@@ -153,32 +159,36 @@ def train(
 def _chosen(
     config: str | None,
     pairs: Path | None,
-    model: str,
+    model: str | None,
     held_out: Path | None,
     recipe: str | None,
     settings: list[str],
     told: list[str],
 ) -> "tuple[TrainingConfig, str]":
     """Return the configuration and its name; what was chosen for the user goes to ``told``."""
-    if (config is None) == (pairs is None):
+    if config is None and pairs is None:
         known = ", ".join(one.name for one in known_configs())
         raise typer.BadParameter(
             f"name a configuration (a TOML file, or {known}), or pairs with --from",
             param_hint="CONFIG",
         )
-    if pairs is not None:
+    if recipe is not None and config is not None:
+        reason = f"{config} has a recipe (--set objective.name={recipe})"
+        raise typer.BadParameter(reason, param_hint="--recipe")
+    if config is None:
         chosen, why = config_for_pairs(
-            pairs, model, held_out=held_out, recipe=recipe, overrides=settings
+            str(pairs), model or "default", held_out=held_out, recipe=recipe, overrides=settings
         )
         told += why
-        return chosen, pairs.stem
-    if held_out is not None or recipe is not None or model != "default":
-        raise typer.BadParameter(
-            "--model, --held-out and --recipe go with --from; "
-            "a configuration says them itself (--set model.start=NAME)",
-            param_hint="CONFIG",
-        )
-    return load_config(config or "", settings), Path(config or "").stem
+        return chosen, Path(str(pairs)).stem
+    if pairs is not None:
+        chosen = with_pairs(config, pairs, model=model, held_out=held_out, overrides=settings)
+        return chosen, f"{Path(config).stem}-{pairs.stem}"
+    if held_out is not None:
+        reason = f"it goes with --from; {config} names its own (data.held_out)"
+        raise typer.BadParameter(reason, param_hint="--held-out")
+    start = [f"model.start={json.dumps(model)}"] if model else []
+    return load_config(config, [*start, *settings]), Path(config).stem
 
 
 def _print_ready(as_json: bool | None) -> None:

@@ -30,6 +30,8 @@ LAYOUTS = ("pairs", "ume", "mmeb")
 SCHEDULES = ("cosine", "linear", "constant")
 DTYPES = ("float32", "bfloat16")
 BAD_ROWS = ("drop", "stop")
+# What clears a file's data, so that others can be said instead.
+BARE_DATA = ("data.train=[]", "data.held_out=[]", "data.toy=0", "data.held_out_toy=0")
 
 
 @dataclass(frozen=True, slots=True)

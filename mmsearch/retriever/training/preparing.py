@@ -26,6 +26,7 @@ from mmsearch.retriever.training.sampling import BatchPlan
 from mmsearch.retriever.training.starting import parts_of, start_model
 
 FLOAT_BYTES = 4
+EXTRAS = "extras."  # what the names begin with of what is never exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,8 @@ def prepare(config: TrainingConfig, *, opener: Opener = open_still, world: World
         num_steps=num_steps,
         new=frozenset(name for name, _ in parts.get("fresh", ())),
     )
-    if not optimiser.parameters:
-        raise BadSetting("model.frozen", "nothing is left that could learn")
+    if all(name.startswith(EXTRAS) for name in optimiser.parameters):
+        raise BadSetting("model.frozen", "nothing of the model is left that could learn")
     collate = MediaCollate(model.backbone, opener, max_text=config.data.max_text)
     return Prepared(
         config,
