@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from published_folders import UME_TOKENS, write_published
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 
@@ -244,6 +245,36 @@ def test_a_bare_qwen_becomes_a_plume(tmp_path: Path) -> None:
     assert batch.ids[0, -1] == backbone.tokens("<bot>")[0]
     assert model.reasoner.suffix[0] == backbone.tokens("<eot>")[0]
     assert model.reasoner.suffix[-1] == backbone.tokens("<gen_emb>")[0]
+    assert np.isfinite(vectors(description, model)).all()
+
+
+@pytest.mark.parametrize("model_type", tiny_qwen.FAMILIES)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tokens", [(), UME_TOKENS], ids=["bare", "ume-r1"])
+def test_published_folders_are_resized_as_transformers_does(
+    tmp_path: Path, model_type: str, tied: bool, tokens: tuple[str, ...]
+) -> None:
+    if tokens and model_type == "qwen3_vl":
+        pytest.skip("UME-R1 stands on Qwen2-VL and Qwen2.5-VL")
+    published: Any = write_published(tmp_path, model_type=model_type, tokens=tokens, tied=tied)
+
+    description, model = start_model(ModelConfig(start=str(tmp_path), reasoner="rollout"))
+
+    backbone = model.backbone
+    known = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab_size()
+    published.resize_token_embeddings(known + 5 - len(tokens), mean_resizing=False)
+    table, head = (
+        one.weight.detach().clone()
+        for one in (published.get_input_embeddings(), published.get_output_embeddings())
+    )
+    for token in tiny_qwen.READOUTS[len(tokens) :]:
+        which = "start" if token in ("<disc_emb>", "<bot>") else "end"
+        row = backbone.tokens(f"<|object_ref_{which}|>")[0]
+        for matrix in (table, head):
+            matrix[backbone.tokens(token)[0]] = matrix[row]
+    assert torch.equal(backbone.embed(torch.arange(len(table))), table)
+    hidden = torch.randn(2, backbone.width)
+    torch.testing.assert_close(backbone.logits(hidden), hidden @ head.T)
     assert np.isfinite(vectors(description, model)).all()
 
 
