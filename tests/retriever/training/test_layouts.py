@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
 
 from mmsearch.retriever.training.config import DataSource
 from mmsearch.retriever.training.examples import Example, Media, Side
-from mmsearch.retriever.training.layouts import mmeb_example, ume_example
+from mmsearch.retriever.training.layouts import LAYOUTS, mmeb_example, ume_example
 from mmsearch.retriever.training.records import BadRow, open_rows, read_examples
 
 PROMPT = (
@@ -188,3 +190,73 @@ def test_ume_records_come_as_jsonl_or_as_an_array(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.json"):
         rows = open_rows([DataSource(tmp_path / name, "ume")])
         assert (len(rows), rows.names) == (2, ("A-OKVQA",))
+
+
+def like(example: str) -> st.SearchStrategy[Any]:
+    """What stands where such a thing is expected: mostly that, else anything."""
+    names = st.sampled_from(["text", "image", "pages", "clip", "frames", "path", "start", "value"])
+    return st.just(example) | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+        max_leaves=4,
+    )
+
+
+def fields(**kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=kinds)
+
+
+def some(one: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return one | st.lists(one, max_size=3)
+
+
+OUR_MEDIA = fields(
+    text=like("a bus"),
+    image=some(like("a.jpg")),
+    page=some(like("a.pdf#3") | fields(path=like("a.pdf"), page=st.integers() | like(""))),
+    clips=some(fields(path=like("a.mp4"), start=st.floats(), end=st.floats() | like(""))),
+    frames=some(like("a.jpg")),
+)
+OUR_SIDE = some(OUR_MEDIA | like("a bus")) | fields(parts=some(OUR_MEDIA), answer=like("bus"))
+UME_SIDE = fields(
+    conversations=some(fields(**{"from": like("human"), "value": like("<image> <video> a bus")})),
+    image=some(like("a.jpg")),
+    video=some(some(like("a.jpg"))),
+)
+ROWS = st.one_of(
+    st.tuples(
+        st.just("pairs"),
+        st.fixed_dictionaries({"query": OUR_SIDE, "positive": OUR_SIDE},
+                              optional={"negatives": some(OUR_SIDE), "answer": like("bus")}),
+    ),
+    st.tuples(st.just("ume"), st.fixed_dictionaries({"qry": UME_SIDE, "pos": UME_SIDE})),
+    st.tuples(
+        st.just("mmeb"),
+        st.fixed_dictionaries(
+            {"qry": like("<|image_1|> a"), "pos_text": like("a")},
+            optional={"qry_image_path": some(like("a.jpg")), "neg_text": some(like("b"))},
+        ),
+    ),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=200)
+@given(row=ROWS)
+def test_whatever_a_row_holds_it_is_an_example_or_says_in_a_line_why_not(
+    row: tuple[str, dict[str, Any]],
+) -> None:
+    layout, held = row
+
+    def read() -> Example | str:
+        try:
+            return LAYOUTS[layout](held, "/m")
+        except ValueError as error:
+            return str(error)
+
+    result = read()
+
+    if isinstance(result, str):
+        assert "\n" not in result
+        assert 0 < len(result) < 400
+    else:
+        assert all(side.parts for side in (result.query, result.positive, *result.negatives))
