@@ -36,7 +36,7 @@ from mmsearch.retriever.models.backbones.default import (
 )
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.training.default.clips import NUM_FRAMES, Clip, MovingShapes
-from mmsearch.retriever.training.default.mix import MixSizes, read_mix, thinned
+from mmsearch.retriever.training.default.mix import MixSizes, photo_of, read_mix, thinned
 from mmsearch.retriever.training.default.pictures import Photo, Viewed
 from mmsearch.retriever.training.examples import (
     Example,
@@ -459,15 +459,23 @@ def _look(seen: Tensor, words: str) -> Tensor:
 
 def training_pairs(
     backbone: DefaultBackbone, data: Path, cache: Path
-) -> tuple[list[Pair], PictureCache, list[int], list[int]]:
-    """Return all pairs, their pictures' features, and the numbers of the training and held-out."""
+) -> tuple[list[Pair], PictureCache]:
+    """Return the pairs to train on, and the features of all pictures as they are.
+
+    What looks like a held-out picture is judged once, by the weights that training starts
+    from, and written down: a vision tower trained further would draw another line.
+    """
     pairs = read_pairs(data)
-    photos = [Photo(data, pair.path.relative_to(data).as_posix()) for pair in pairs]
+    photos = [photo_of(data, pair) for pair in pairs]
     kept = PictureCache(cache / "originals", photos, backbone)
     kept.fill(backbone, say=True)
-    pooled = torch.from_numpy(np.stack([kept.pooled[kept.row[one.key]] for one in photos]))
-    train, held_out = split(pairs, pooled)
-    return pairs, kept, train, held_out
+    known = cache / "training.json"
+    if not known.exists():
+        pooled = torch.from_numpy(np.stack([kept.features(one.key)[0][0] for one in photos]))
+        train, _ = split(pairs, pooled)
+        known.write_text(json.dumps([photos[i].key for i in train]))
+    chosen = set(json.loads(known.read_text()))
+    return [pair for pair, one in zip(pairs, photos, strict=True) if one.key in chosen], kept
 
 
 def main() -> None:
@@ -484,8 +492,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     backbone = starting_model(asked.data, seed=asked.seed).backbone
-    pairs, originals, train, _ = training_pairs(backbone, asked.data, asked.cache)
-    examples = read_mix(asked.data, [pairs[i] for i in train], seed=asked.seed, sizes=MixSizes())
+    train, originals = training_pairs(backbone, asked.data, asked.cache)
+    examples = read_mix(asked.data, train, seed=asked.seed, sizes=MixSizes())
     print(f"{len(examples)} rows in the mix", flush=True)
     texts = TextCache(
         asked.cache / "texts", texts_of(examples), backbone, max_tokens=asked.max_tokens

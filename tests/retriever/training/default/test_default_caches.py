@@ -1,5 +1,6 @@
 """Caches hold what the towers say, go on where they were stopped, and know their weights."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmsearch.retriever.training.default.caches import (
     TextCache,
     pictures_of,
     texts_of,
+    training_pairs,
 )
 from mmsearch.retriever.training.default.clips import Clip, MovingShape, MovingShapes
 from mmsearch.retriever.training.default.mix import Printed
@@ -184,3 +186,31 @@ def test_a_model_with_prompts_is_refused(tmp_path: Path, backbone: DefaultBackbo
 
     with pytest.raises(ValueError, match="without prompts"):
         TextCache(tmp_path, ["a"], backbone)
+
+
+def test_what_is_trained_on_is_judged_once(tmp_path: Path, backbone: DefaultBackbone) -> None:
+    draw = np.random.default_rng(0)
+    rows = []
+    for i, book in enumerate(("physics", "physics", "astronomy")):
+        cells = draw.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        if i == 2:  # looks like the second
+            cells = np.asarray(pil.open(tmp_path / "data/figures/1.png").resize((4, 3)))
+        path = tmp_path / f"data/figures/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pil.fromarray(cells).resize((64, 48), pil.Resampling.NEAREST).save(path)
+        rows.append({"img": f"{i}.png", "alt": "A bus.", "caption": "", "title": "",
+                     "module": "m", "book": book})  # fmt: skip
+    lines = {"figures": rows, "vega": [], "emoji": []}
+    for name, some in lines.items():
+        (tmp_path / "data" / name).mkdir(exist_ok=True)
+        (tmp_path / "data" / name / "pairs.jsonl").write_text("\n".join(map(json.dumps, some)))
+
+    train, _ = training_pairs(backbone, tmp_path / "data", tmp_path / "cache")
+    with torch.no_grad():
+        for parameter in backbone.vision.parameters():
+            parameter.normal_()
+    again, refreshed = training_pairs(backbone, tmp_path / "data", tmp_path / "cache")
+
+    assert [one.path.name for one in train] == ["0.png"]
+    assert again == train
+    assert refreshed.missing == 0
