@@ -46,7 +46,7 @@ from mmsearch.retriever.training.examples import (
     SideBatch,
     TrainingBatch,
 )
-from mmsearch.retriever.training.pairs import Pair, read_pairs, split
+from mmsearch.retriever.training.pairs import HELD_OUT, Pair, read_pairs, split
 from mmsearch.retriever.training.records import side_key
 from mmsearch.values import Item, Role
 
@@ -459,8 +459,8 @@ def _look(seen: Tensor, words: str) -> Tensor:
 
 def training_pairs(
     backbone: DefaultBackbone, data: Path, cache: Path
-) -> tuple[list[Pair], PictureCache]:
-    """Return the pairs to train on, and the features of all pictures as they are.
+) -> tuple[list[Pair], PictureCache, list[int], list[int]]:
+    """Return all pairs, their pictures' features, the numbers to train on, the held-out ones.
 
     What looks like a held-out picture is judged once, by the weights that training starts
     from, and written down: a vision tower trained further would draw another line.
@@ -472,10 +472,10 @@ def training_pairs(
     known = cache / "training.json"
     if not known.exists():
         pooled = torch.from_numpy(np.stack([kept.features(one.key)[0][0] for one in photos]))
-        train, _ = split(pairs, pooled)
-        known.write_text(json.dumps([photos[i].key for i in train]))
+        known.write_text(json.dumps([photos[i].key for i in split(pairs, pooled)[0]]))
     chosen = set(json.loads(known.read_text()))
-    return [pair for pair, one in zip(pairs, photos, strict=True) if one.key in chosen], kept
+    train = [i for i, photo in enumerate(photos) if photo.key in chosen]
+    return pairs, kept, train, [i for i, pair in enumerate(pairs) if pair.book in HELD_OUT]
 
 
 def main() -> None:
@@ -492,8 +492,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     backbone = starting_model(asked.data, seed=asked.seed).backbone
-    train, originals = training_pairs(backbone, asked.data, asked.cache)
-    examples = read_mix(asked.data, train, seed=asked.seed, sizes=MixSizes())
+    pairs, originals, train, _ = training_pairs(backbone, asked.data, asked.cache)
+    examples = read_mix(asked.data, [pairs[i] for i in train], seed=asked.seed, sizes=MixSizes())
     print(f"{len(examples)} rows in the mix", flush=True)
     texts = TextCache(
         asked.cache / "texts", texts_of(examples), backbone, max_tokens=asked.max_tokens

@@ -205,12 +205,13 @@ def test_what_is_trained_on_is_judged_once(tmp_path: Path, backbone: DefaultBack
         (tmp_path / "data" / name).mkdir(exist_ok=True)
         (tmp_path / "data" / name / "pairs.jsonl").write_text("\n".join(map(json.dumps, some)))
 
-    train, _ = training_pairs(backbone, tmp_path / "data", tmp_path / "cache")
+    pairs, _, train, held_out = training_pairs(backbone, tmp_path / "data", tmp_path / "cache")
     with torch.no_grad():
         for parameter in backbone.vision.parameters():
             parameter.normal_()
-    again, refreshed = training_pairs(backbone, tmp_path / "data", tmp_path / "cache")
+    _, refreshed, again, _ = training_pairs(backbone, tmp_path / "data", tmp_path / "cache")
 
-    assert [one.path.name for one in train] == ["0.png"]
+    assert [pairs[i].path.name for i in train] == ["0.png"]
+    assert [pairs[i].book for i in held_out] == ["astronomy"]
     assert again == train
     assert refreshed.missing == 0
