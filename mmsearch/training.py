@@ -365,8 +365,9 @@ class MediaOpener:
             task = ReadTask(media.path, kind, self._policy, only=span, whole=True)
         for segment in self._sandbox.read_one(task):
             if segment.pixels is not None:
-                is_film = kind is Kind.VIDEO
-                return Frames(segment.pixels) if is_film else Image(segment.pixels)
+                if kind is Kind.VIDEO:
+                    return Frames(segment.pixels)
+                return Image(segment.pixels[0])
         raise UnreadableFile(media.path, "it shows nothing")
 
 

@@ -9,6 +9,7 @@ had happened.
 
 import json
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -65,10 +66,10 @@ class Metrics:
 
 def _board(folder: Path, after: int) -> Any:  # noqa: ANN401 - TensorBoard is not typed
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        events = import_module("torch.utils.tensorboard")  # which is typed by halves
     except ImportError:
         raise MissingExtra("tensorboard", "train") from None
-    return SummaryWriter(str(folder), purge_step=after + 1 if after else None)  # type: ignore[no-untyped-call]
+    return events.SummaryWriter(str(folder), purge_step=after + 1 if after else None)
 
 
 def _numbers(line: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, float]]:

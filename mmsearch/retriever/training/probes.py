@@ -136,8 +136,8 @@ def recall(queries: Tensor, pool: Tensor, query_key: Tensor, pool_key: Tensor) -
     """
     if not len(queries):
         return {str(depth): 0.0 for depth in DEPTHS}
-    entries, which = pool_key.unique(return_inverse=True)
-    asked, who = query_key.unique(return_inverse=True)
+    entries, which = torch.unique(pool_key, return_inverse=True)
+    asked, who = torch.unique(query_key, return_inverse=True)
     place = torch.arange(len(pool), device=pool.device)
     first = torch.full_like(entries, len(pool)).scatter_reduce_(0, which, place, "amin")
     belongs = torch.zeros(len(asked), len(entries), dtype=torch.bool, device=pool.device)

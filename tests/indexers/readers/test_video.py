@@ -8,7 +8,7 @@ from made_files import BLUE, GREEN, RED, film, patched, sound
 
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers import read, read_whole
-from mmsearch.values import Kind, ReadPolicy, Segment, TextOrigin
+from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
 
 SILENT = ReadPolicy(ocr=False)
 THREE_SHOTS = [(3.0, RED), (2.5, GREEN), (4.5, BLUE)]
@@ -135,6 +135,18 @@ def test_a_film_is_read_as_one_segment_for_a_query(tmp_path: Path) -> None:
     whole = read_whole(film(tmp_path / "a.mp4", THREE_SHOTS), Kind.VIDEO, SILENT)
     assert span(whole) == pytest.approx((0.0, 10.0), abs=0.05)
     assert colours(whole) == ["red"] * 2 + ["green"] * 2 + ["blue"] * 4
+
+
+def test_a_span_of_a_film_is_read_alone(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", THREE_SHOTS)
+    part = read_whole(path, Kind.VIDEO, SILENT, only=Locator(start=2.0, end=4.0))
+    assert span(part) == (2.0, 4.0)
+    assert colours(part) == ["red"] * 4 + ["green"] * 4
+    rest = read_whole(path, Kind.VIDEO, SILENT, only=Locator(start=6.0, end=60.0))
+    assert span(rest) == pytest.approx((6.0, 10.0), abs=0.05)
+    assert set(colours(rest)) == {"blue"}
+    with pytest.raises(UnreadableFile, match=r"it ends at 10\.0 s, before 10\.5 s"):
+        read_whole(path, Kind.VIDEO, SILENT, only=Locator(start=10.5, end=11.0))
 
 
 def test_clips_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
