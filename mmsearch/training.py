@@ -197,7 +197,8 @@ def config_for_pairs(
         told.append("LoRA of rank 16 in bfloat16, 4 pairs at once: the model is large")
     elif backbone == "default":
         table["run"]["chunk"] = 32
-        told.append("every weight learns, at 2e-5: the model is small")
+        table["objective"]["weights"] = {"hold": 1.0}
+        told.append("every weight learns, at 2e-5; vectors of words are held near what they are")
     name = Path("these settings")
     with_overrides(table, overrides, path=name)
     return config_of(table, path=name), told

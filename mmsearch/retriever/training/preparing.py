@@ -6,7 +6,6 @@ TrainingConfig -> model, recipe, rows that may be trained on, plan of the batche
 import os
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -26,6 +25,9 @@ from mmsearch.retriever.training.sampling import BatchPlan
 from mmsearch.retriever.training.starting import parts_of, start_model
 
 FLOAT_BYTES = 4
+# Of what embedding takes, what training keeps of it: 4 GB of 1,500 tokens of Qwen2-VL-2B in
+# bfloat16, where embedding them in float32 takes 0.9.
+KEPT = {"float32": 8, "bfloat16": 4}
 EXTRAS = "extras."  # what the names begin with of what is never exported
 
 
@@ -158,8 +160,8 @@ def prepare(config: TrainingConfig, *, opener: Opener = open_still, world: World
 def estimated_bytes(prepared: Prepared, world: World) -> dict[str, int]:
     """Return about what a process of the run holds: weights, optimiser, one chunk's work.
 
-    The first two are counted. The work of a chunk is that of embedding its items, several
-    times over for what the way back keeps: it tells 4 GB from 40, and not from 5.
+    The first two are counted. The work of a chunk is that of embedding its items, KEPT times
+    over for what the way back needs: it tells 4 GB from 40, and not from 5.
     """
     config, model = prepared.config, prepared.model
     learning = count(prepared.optimiser.parameters.values())
@@ -167,7 +169,7 @@ def estimated_bytes(prepared: Prepared, world: World) -> dict[str, int]:
     per_weight = 3 + bool(config.optimiser.ema)  # gradient and two moments
     chunk = config.run.chunk or -(-config.run.batch // world.size)
     sizes = [_tokens(prepared, number) for number in range(min(len(prepared.rows.train), 8))]
-    kept = 1 if config.run.checkpointing else max(_num_layers(model), 1)
+    kept = 1 if config.run.checkpointing else KEPT[config.run.dtype]
     work = chunk * max(sizes, default=0) * model.backbone.token_bytes * kept
     return {
         "weights": weights,
@@ -186,12 +188,6 @@ def _tokens(prepared: Prepared, number: int) -> int:
     except MMSearchError:
         return 0
     return sum(prepared.model.backbone.num_tokens(item) for item in items)
-
-
-def _num_layers(model: Any) -> int:  # noqa: ANN401 - any backbone
-    return max(
-        (len(one) for one in model.modules() if isinstance(one, torch.nn.ModuleList)), default=1
-    )
 
 
 def _checkpoint(model: Model) -> None:
