@@ -51,6 +51,7 @@ T = TypeVar("T")
 
 STOPPED_FILE = "stopped.json"
 SHOWN_ROWS = 5
+AGAIN_S = 2.0
 RATE_STEPS = 20  # that the pace is averaged over
 
 
@@ -182,7 +183,7 @@ class Run:
                 bad_rows=run.bad_rows,
                 on_bad=self.bad.append,
             ) as loader,
-            _Interrupts() as interrupts,
+            Interrupts() as interrupts,
         ):
             if start == 0:
                 self._probe(0, metrics)
@@ -436,14 +437,16 @@ class _Metrics:
             raise _not_written(self._out, error) from None
 
 
-class _Interrupts:
-    """Hears Ctrl-C and SIGTERM while a ``with`` lasts; a second Ctrl-C is not waited with.
+class Interrupts:
+    """Hears Ctrl-C and SIGTERM while a ``with`` lasts; a later one is not waited with.
 
-    Only in the main thread, as signals are. ``asked`` says whether one came.
+    Later is AGAIN_S later: the terminal and torchrun both pass on the same Ctrl-C. Only in
+    the main thread, as signals are. ``asked`` says whether one came.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._asked_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -457,9 +460,10 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if not self.asked:
+            self.asked, self._asked_at = True, time.monotonic()
+        elif time.monotonic() - self._asked_at > AGAIN_S:
             raise KeyboardInterrupt
-        self.asked = True
 
 
 def _of_all(values: list[T], world: World) -> list[T]:

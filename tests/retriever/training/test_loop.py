@@ -15,6 +15,7 @@ from mmsearch.errors import BadExample, BadInput, TrainingStopped
 from mmsearch.retriever.training.config import (
     DataConfig,
     DataSource,
+    LoraSettings,
     ModelConfig,
     ObjectiveConfig,
     OptimiserConfig,
@@ -22,7 +23,14 @@ from mmsearch.retriever.training.config import (
     TrainingConfig,
 )
 from mmsearch.retriever.training.gathering import World
-from mmsearch.retriever.training.loop import Run, TrainingProgress, TrainingReport, seed_of, train
+from mmsearch.retriever.training.loop import (
+    Interrupts,
+    Run,
+    TrainingProgress,
+    TrainingReport,
+    seed_of,
+    train,
+)
 from mmsearch.retriever.training.metrics import read_metrics
 from mmsearch.retriever.training.preparing import Prepared, prepare
 from mmsearch.retriever.training.snapshots import (
@@ -328,6 +336,20 @@ def test_a_full_disk_keeps_the_snapshot_before(tmp_path: Path) -> None:
     train(PLAIN, tmp_path / "run", resume=True)
 
 
+def test_one_ctrl_c_that_comes_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The terminal sends it to everybody, and torchrun passes it on to its processes.
+    import os
+    import signal
+
+    with Interrupts() as interrupts:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert interrupts.asked
+        monkeypatch.setattr("mmsearch.retriever.training.loop.AGAIN_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):  # whoever asks again later means now
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 # ---------------------------------------------------------------- rows of files
 
 
@@ -363,3 +385,28 @@ def test_or_it_stops_the_run_by_name(pairs: Path, tmp_path: Path) -> None:
     config = with_run(replace(PLAIN, data=data), batch=5, bad_rows="stop")
     with pytest.raises(BadExample, match=r"pairs\.jsonl:5"):
         train(config, tmp_path / "run")
+
+
+# ---------------------------------------------------------------- all of it together
+
+
+def test_lora_with_checkpointing_goes_on_and_is_exported_without(tmp_path: Path) -> None:
+    from mmsearch.retriever.models.checkpoint import read_checkpoint
+    from mmsearch.retriever.training.export import export_run
+
+    config = replace(
+        with_run(PLUME, steps=4, checkpointing=True, save_every=0),
+        lora=LoraSettings(rank=2, alpha=4.0),
+    )
+    train(config, tmp_path / "whole")
+    with stopping_after(2) as hear:
+        train(config, tmp_path / "part", on_progress=hear)
+    train(config, tmp_path / "part", resume=True)
+    assert losses(tmp_path / "part") == losses(tmp_path / "whole")
+    weights, _ = read_snapshot(find_snapshot(tmp_path / "part"))
+    assert any(".lora_A." in name for name in weights)
+    assert not any("q_proj" in name and ".lora_" not in name for name in weights)
+    export_run(tmp_path / "part", tmp_path / "model")
+    description, model = read_checkpoint(tmp_path / "model")
+    assert description.reasoner == "rollout"
+    assert not any("lora" in name for name in model.state_dict())
