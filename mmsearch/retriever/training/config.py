@@ -326,7 +326,15 @@ def read_config(
 
 
 def with_overrides(table: dict[str, Any], overrides: Sequence[str], *, path: Path) -> None:
-    """Put ``"run.steps=10"`` and the like into nested tables; raises BadConfig."""
+    """Put ``"run.steps=10"`` and the like into nested tables; raises BadConfig.
+
+    Steps that are asked for take the place of epochs, and the other way round.
+    """
+    asked = {override.partition("=")[0].strip() for override in overrides}
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        run = table.get("run")
+        if f"run.{one}" in asked and f"run.{other}" not in asked and isinstance(run, dict):
+            run.pop(other, None)
     for override in overrides:
         _set(path, table, override)
 

@@ -79,9 +79,15 @@ def test_paths_are_relative_to_the_file_and_those_of_overrides_to_the_working_fo
     ],
 )
 def test_an_override_is_a_toml_value_or_a_word(file: Path, override: str, value: object) -> None:
-    more = ["run.steps=0"] if "epochs" in override else []
-    config = read_config(file, [override, *more])
+    config = read_config(file, [override])
     assert getattr(config.run, override.partition("=")[0].removeprefix("run.")) == value
+
+
+def test_steps_that_are_asked_for_take_the_place_of_epochs(file: Path) -> None:
+    config = read_config(file, ["run.epochs=1.5"])
+    assert (config.run.steps, config.run.epochs) == (0, 1.5)
+    with pytest.raises(BadConfig, match="either steps or epochs"):
+        read_config(file, ["run.epochs=1.5", "run.steps=3"])
 
 
 def test_an_unknown_key_is_refused_with_its_line_and_the_nearest(file: Path) -> None:
@@ -104,7 +110,6 @@ def test_a_line_is_found_in_the_right_one_of_several_tables(file: Path) -> None:
         ("run.batch=yes", "run.batch is 'yes', not int"),
         ("run.batch=true", "run.batch is True, not int"),
         ("run.workers=-1", "cannot be negative"),
-        ("run.epochs=2", "either steps or epochs"),
         ("run.steps=0", "either steps or epochs"),
         ("run.keep=0", "one snapshot has to stay"),
         ("optimiser.betas=[0.9]", "1 values, not 2"),
