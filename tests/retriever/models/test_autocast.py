@@ -102,3 +102,26 @@ def test_attention_gets_the_precision_that_its_kernels_take(
 
     assert len(asked) > 2
     assert all(dtypes == {torch.bfloat16} for dtypes in asked)
+
+
+@pytest.mark.parametrize("is_learning", [True, False])
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_a_latent_step_reads_keys_of_the_precision_of_its_queries(
+    family: str, is_learning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A product of two precisions is refused on CUDA, where torch.bmm is told what to return.
+    from mmsearch.retriever.models.backbones import qwen_text
+
+    asked = []
+    real = qwen_text.attend_grouped
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        asked.append({one.dtype for one in (q, k, v)})
+        return real(q, k, v, bias)
+
+    monkeypatch.setattr(qwen_text, "attend_grouped", watched)
+    with torch.set_grad_enabled(is_learning):
+        vectors(made(family, "rollout"), "rollout", lower=True)
+
+    assert len(asked) > EFFORT["rollout"]
+    assert all(dtypes == {torch.bfloat16} for dtypes in asked)

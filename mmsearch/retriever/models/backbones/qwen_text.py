@@ -140,6 +140,14 @@ def rolled(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.expand(x.shape))
 
 
+def _of_products(x: Tensor) -> torch.dtype:
+    """Return what matrix products of ``x`` come in: its own precision, or autocast's."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return x.dtype
+    return torch.get_autocast_dtype(kind)
+
+
 class TextHalf:
     """Drives the layers of ``language``; has no parameters of its own.
 
@@ -284,8 +292,8 @@ class TextHalf:
         return allocate(self._buffers(x, batch, length + room)), length
 
     def _buffers(self, x: Tensor, rows: int, places: int) -> BufferShape:
-        heads, width = self.num_kv_heads, self.head_dim
-        return BufferShape(len(self._layers()), rows, heads, places, width, x.dtype, x.device)
+        heads, width, dtype = self.num_kv_heads, self.head_dim, _of_products(x)
+        return BufferShape(len(self._layers()), rows, heads, places, width, dtype, x.device)
 
     def _rotary_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return axes and frequencies there; copied once, for a recording may not copy."""
