@@ -130,14 +130,19 @@ def with_pairs(
     """Return a configuration that is trained on pairs of one's own instead of its data."""
     from mmsearch.retriever.training.config import BARE_DATA
 
-    said = [*BARE_DATA, f"data.train=[{{path={json.dumps(str(pairs))}}}]"]
+    said = [*BARE_DATA, f"data.train=[{{path={_quoted(pairs)}}}]"]
     if held_out is None:
         said.append(f"data.held_out_share={HELD_OUT_SHARE}")
     else:
-        said.append(f"data.held_out=[{{path={json.dumps(str(held_out))}}}]")
+        said.append(f"data.held_out=[{{path={_quoted(held_out)}}}]")
     if model is not None:
-        said.append(f"model.start={json.dumps(model)}")
+        said.append(f"model.start={_quoted(model)}")
     return load_config(name_or_path, [*said, *overrides])
+
+
+def _quoted(value: str | Path) -> str:
+    """Return a string as TOML writes it: as JSON does, but for what is no character there."""
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def config_for_pairs(
@@ -176,7 +181,8 @@ def config_for_pairs(
     batch = max(min(64 if is_large else 128, (num - kept) // 2), 2)
     epochs = next(count for most, count in _EPOCHS if num < most)
     steps = max(round(epochs * (num - kept) / batch), 20)
-    told.append(f"{steps} steps of {batch} pairs: {epochs} times through {num - kept} pairs")
+    through = f"{num - kept} pairs" + (f", {rows.num_bad} rows being none" if rows.num_bad else "")
+    told.append(f"{steps} steps of {batch} pairs: {epochs} times through at most {through}")
     table: dict[str, Any] = {
         "model": {"start": model, "reasoner": "" if recipe == "plain" else RECIPES[recipe]},
         "data": {"train": [{"path": str(source)}]},

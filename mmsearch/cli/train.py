@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -223,15 +223,16 @@ def _print_plan(planned: TrainingPlan, as_json: bool | None) -> None:
                 + ", ".join(f"{name} {shown_bytes(size)}" for name, size in memory.items()),
             }
         )
-    for about, rows in (("bad", planned.bad), ("left out", planned.leaks)):
-        _say_rows(about, rows)
+    _say_rows("bad", planned.bad, planned.num_bad)
+    _say_rows("left out", planned.leaks, len(planned.leaks))
 
 
-def _say_rows(about: str, rows: "Any") -> None:  # noqa: ANN401 - (row, reason)
+def _say_rows(about: str, rows: Sequence[tuple[str, str]], count: int) -> None:
+    """Say which rows, and why; ``count`` is of all of them, more than are named."""
     for row, reason in rows[:_SHOWN_ROWS]:
         say(visible(f"{about}: {row}: {reason}"))
-    if len(rows) > _SHOWN_ROWS:
-        say(f"{about}: {len(rows) - _SHOWN_ROWS} more")
+    if count > len(rows[:_SHOWN_ROWS]):
+        say(f"{about}: {count - len(rows[:_SHOWN_ROWS]):,} more")
 
 
 def _print_report(report: "TrainingReport", as_json: bool | None) -> None:
@@ -242,7 +243,9 @@ def _print_report(report: "TrainingReport", as_json: bool | None) -> None:
     before, after = (_shown_recall(one) for one in report.recall)
     recall = f", held-out R@1 / R@10 {before + ' -> ' if before else ''}{after}" if after else ""
     say(f"trained {report.steps} steps in {shown_seconds(report.seconds)}{loss}{recall}")
-    _say_rows("bad", [(one.row, one.reason) for one in report.bad])
+    say(f"{report.rows:,} pairs were trained on, {report.held_out:,} were kept back")
+    _say_rows("bad", [(one.row, one.reason) for one in report.bad], report.num_bad)
+    _say_rows("left out", [(one.row, one.reason) for one in report.leaks], len(report.leaks))
     if report.curves is None:
         say(f"no curves were drawn: {MissingExtra('matplotlib', 'train').hint}")
     say(f"{report.out} holds the run: mmsearch export {report.out} MODEL-DIR")
@@ -298,6 +301,8 @@ class _Listener:
         if self._json:
             print_lines([json.dumps(line)])
             sys.stdout.flush()
+        if "rows" in line:
+            self._say_rows(line["rows"])
         if "recall" in line:
             self._recall = f", R@1 / R@10 {_shown_recall(line['recall'])}"
         said = (
@@ -315,3 +320,16 @@ class _Listener:
         elif time.monotonic() - self._said_at > _SAY_EVERY_S:
             self._said_at = time.monotonic()
             say(f"step {progress.step} of {progress.num_steps} ({line['stage']}): {said}")
+
+    def _say_rows(self, counts: Mapping[str, int]) -> None:
+        """Say before it takes days what it is trained on, and how much of the file is not."""
+        if not counts["bad"] and not counts["leaks"]:
+            return
+        said = (
+            f"training on {counts['train']:,} pairs; bad rows: {counts['bad']:,}, left out: "
+            f"{counts['leaks']:,} (metrics.jsonl names them)"
+        )
+        if self._bar:
+            self._bar.console.print(said, markup=False, highlight=False)
+        else:
+            say(said)

@@ -200,6 +200,8 @@ def test_own_pairs_are_trained_on_with_any_recipe(run: Run, pairs: Path, recipe:
     assert done.code == 0, done.err
     assert [line["step"] for line in done.lines[:-1]] == [1, 2]
     assert "mmsearch export run" in done.err
+    assert "training on 19 pairs; bad rows: 1, left out: 0 (metrics.jsonl names them)" in done.err
+    assert "19 pairs were trained on, 1 were kept back\nbad: pairs.jsonl:21: " in done.err
 
 
 # ---------------------------------------------------------------- mistakes

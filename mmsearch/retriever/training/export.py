@@ -31,6 +31,7 @@ from mmsearch.retriever.seams import Calibration, Embedder
 from mmsearch.retriever.training.calibrate import calibrate
 from mmsearch.retriever.training.config import TrainingConfig
 from mmsearch.retriever.training.examples import Example
+from mmsearch.retriever.training.guard import Guard
 from mmsearch.retriever.training.loading import MediaCollate, Opener, open_still
 from mmsearch.retriever.training.looks import content_key
 from mmsearch.retriever.training.lora import add_lora, merge_lora
@@ -41,8 +42,9 @@ from mmsearch.retriever.training.snapshots import (
     final_weights,
     find_snapshot,
     read_run_config,
+    refuse_other_start,
 )
-from mmsearch.retriever.training.starting import start_model
+from mmsearch.retriever.training.starting import start_hash, start_model
 from mmsearch.values import Item, Role, Text, View
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ def held_out_pairs(config: TrainingConfig) -> list[Example]:
         held_out = rows.select(sorted(order[: round(len(rows) * data.held_out_share)]))
     else:
         return []
+    held_out, _ = Guard(looks=False).clean(held_out)  # without those that give themselves away
     stride = max(len(held_out) / MOST_PAIRS, 1.0)
     return [held_out[int(i * stride)] for i in range(min(len(held_out), MOST_PAIRS))]
 
@@ -109,10 +112,12 @@ def held_out_pairs(config: TrainingConfig) -> list[Example]:
 def trained_model(run: Path, snapshot: Snapshot) -> tuple[ModelDescription, Model]:
     """Return the model of a snapshot, LoRA merged, as it is to be used.
 
-    Raises BadInput where the snapshot's weights are not those of such a model.
+    Raises BadInput where the snapshot's weights are not those of such a model, and where the
+    run's start is not what it was.
     """
     config = read_run_config(run)
     description, model = start_model(config.model, seed=config.run.seed)
+    refuse_other_start(run, start_hash(model))
     if config.lora is not None:
         with torch.random.fork_rng(devices=[]):  # what it draws is overwritten at once
             add_lora(model, config.lora)

@@ -76,11 +76,6 @@ def same_everywhere(value: T, world: World) -> T:
     return gather_values(value, world)[0]
 
 
-def anywhere(value: bool, world: World) -> bool:
-    """Return whether it is true in any process, such as that somebody asked it to stop."""
-    return any(gather_values(value, world))
-
-
 def gather_rows(tensor: Tensor, world: World, *, counts: Sequence[int] | None = None) -> Tensor:
     """Return the rows ``[b, ...]`` of every process as ``[sum of b, ...]``, without gradient.
 

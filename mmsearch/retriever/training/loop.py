@@ -27,7 +27,7 @@ from mmsearch.errors import BadInput, MissingExtra, TrainingStopped
 from mmsearch.retriever.embedding.memory import is_out_of_memory
 from mmsearch.retriever.training.config import TrainingConfig
 from mmsearch.retriever.training.examples import TrainingBatch
-from mmsearch.retriever.training.gathering import World, anywhere, gather_values
+from mmsearch.retriever.training.gathering import World, gather_values
 from mmsearch.retriever.training.grad_cache import backward
 from mmsearch.retriever.training.loading import Loader, Opener, open_still
 from mmsearch.retriever.training.metrics import Metrics
@@ -35,7 +35,7 @@ from mmsearch.retriever.training.objective import Loss, Stage
 from mmsearch.retriever.training.optimiser import stage_at
 from mmsearch.retriever.training.preparing import Prepared, prepare
 from mmsearch.retriever.training.probes import Probe
-from mmsearch.retriever.training.records import BadRow
+from mmsearch.retriever.training.records import TOLD, BadRow
 from mmsearch.retriever.training.sampling import share
 from mmsearch.retriever.training.snapshots import (
     CONFIG_FILE,
@@ -43,9 +43,11 @@ from mmsearch.retriever.training.snapshots import (
     list_snapshots,
     read_snapshot,
     refuse_other,
+    refuse_other_start,
     write_run_config,
     write_snapshot,
 )
+from mmsearch.retriever.training.starting import start_hash
 
 T = TypeVar("T")
 
@@ -76,7 +78,10 @@ class TrainingReport:
     loss:    of the first step and of the last one that this process took
     recall:  of the held-out pairs, before the first step and after the last; None where there
              are none, or where the run was resumed
-    bad:     rows that could not be opened while it trained
+    rows:    pairs that were trained on;  held_out: pairs that it was probed with
+    bad:     rows that make no pair, and those that could not be opened while this process
+             trained; ``num_bad`` counts them where they are too many to be named
+    leaks:   rows that were left out because they would have given an answer away
     curves:  the picture of it; None where matplotlib is not installed
     """
 
@@ -85,7 +90,11 @@ class TrainingReport:
     loss: tuple[float, float]
     recall: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]
     seconds: float
+    rows: int
+    held_out: int
     bad: tuple[BadRow, ...]
+    num_bad: int
+    leaks: tuple[BadRow, ...]
     curves: Path | None
     num_bad_held_out: int = 0
 
@@ -98,7 +107,13 @@ class TrainingReport:
             "recall_before": self.recall[0],
             "recall": self.recall[1],
             "seconds": round(self.seconds, 1),
-            "bad_rows": [{"row": one.row, "reason": one.reason} for one in self.bad],
+            "rows": self.rows,
+            "held_out": self.held_out,
+            "num_bad_rows": self.num_bad,
+            "bad_rows": _named(self.bad),
+            "num_leaks": len(self.leaks),
+            "leaks": _named(self.leaks),
+            "num_bad_held_out": self.num_bad_held_out,
             "curves": str(self.curves) if self.curves else None,
         }
 
@@ -122,8 +137,11 @@ def train(
     world = world or World()
     refuse_folder(out, config, resume=resume)
     prepared = prepare(config, opener=opener, world=world)
+    start = start_hash(prepared.model)
+    if list_snapshots(out):
+        refuse_other_start(out, start)
     if world.rank == 0:
-        _write_config(out, config)
+        _write_config(out, config, start)
     return Run(prepared, out, world, on_progress).go(resume=resume)
 
 
@@ -159,7 +177,8 @@ class Run:
         self.probe = Probe(
             prepared.rows.held_out, prepared.collate, most=run.probe_pairs, chunk=run.chunk
         )
-        self.bad: list[BadRow] = []
+        self.bad: list[BadRow] = []  # that could not be opened, in any process
+        self._met: list[BadRow] = []  # in this one, since the others were told
         self.losses: list[float] = []
         self.recall: list[Mapping[str, Any] | None] = [None, None]
         self._saved = -1
@@ -181,11 +200,12 @@ class Run:
                 chunk=run.chunk,
                 workers=run.workers,
                 bad_rows=run.bad_rows,
-                on_bad=self.bad.append,
+                on_bad=self._met.append,
             ) as loader,
             Interrupts() as interrupts,
         ):
             if start == 0:
+                metrics.write({"step": 0, **self._about_rows()})
                 self._probe(0, metrics)
             pace = _Pace(run.batch)
             chunks_of = iter(loader.steps(start, self.num_steps))
@@ -196,19 +216,44 @@ class Run:
                 metrics.write(line)
                 done = step + 1
                 is_last = done == self.num_steps
+                was_asked, met = self._heard(interrupts.asked)
+                if met:
+                    metrics.write({"step": done, "bad_rows": _named(met)})
+                    line["bad_rows"] = _named(met)
+                if step == start:
+                    line |= self._about_rows()
                 if len(self.probe) and (is_last or _is_due(done, run.probe_every)):
                     line |= self._probe(done, metrics)
                     pace.pause()
                 if self._tell and self.world.rank == 0:
                     left = pace.seconds * (self.num_steps - done)
                     self._tell(TrainingProgress(done, self.num_steps, line, left))
-                stops = anywhere(interrupts.asked, self.world) and not is_last
+                stops = was_asked and not is_last
                 if is_last or stops or _is_due(done, run.save_every):
                     self._save(done)
                     pace.pause()
                 if stops:
                     raise KeyboardInterrupt
         return self._report(time.perf_counter() - began)
+
+    def _about_rows(self) -> dict[str, Any]:
+        """Return what the metrics say of the rows before any is opened."""
+        rows = self.prepared.rows
+        counts = {"train": len(rows.train), "held_out": len(rows.held_out)}
+        return {
+            "rows": counts | {"bad": rows.num_bad, "leaks": len(rows.leaks)},
+            "bad": _named(rows.bad),
+            "leaks": _named(rows.leaks),
+        }
+
+    def _heard(self, asked: bool) -> tuple[bool, list[BadRow]]:
+        """Return whether any process is asked to stop, and the bad rows that any met first."""
+        known = {one.row for one in self.bad}
+        heard = gather_values((asked, list(self._met)), self.world)
+        self._met.clear()
+        met = {one.row: one for _, rows in heard for one in rows if one.row not in known}
+        self.bad += met.values()
+        return any(one for one, _ in heard), list(met.values())
 
     def _enter_stage(self, step: int, start: int) -> None:
         """Let learn what learns from this step on, and forget moments where that is asked."""
@@ -358,7 +403,7 @@ class Run:
         return found
 
     def _report(self, seconds: float) -> TrainingReport:
-        bad = _of_all(self.bad, self.world)
+        rows = self.prepared.rows
         curves = None
         if self.world.rank == 0:
             from mmsearch.retriever.training.curves import draw_curves
@@ -373,7 +418,11 @@ class Run:
             loss=(self.losses[0], self.losses[-1]) if self.losses else (math.nan, math.nan),
             recall=(self.recall[0], self.recall[1]),
             seconds=seconds,
-            bad=tuple(bad),
+            rows=len(rows.train),
+            held_out=len(rows.held_out),
+            bad=(*rows.bad, *self.bad),
+            num_bad=rows.num_bad + len(self.bad),
+            leaks=rows.leaks,
             curves=curves,
             num_bad_held_out=self.probe.bad,
         )
@@ -470,6 +519,11 @@ def _of_all(values: list[T], world: World) -> list[T]:
     return [one for part in gather_values(values, world) for one in part]
 
 
+def _named(rows: Sequence[BadRow]) -> list[dict[str, str]]:
+    """Return rows as JSON, as many of them as are kept of a file's."""
+    return [{"row": one.row, "reason": one.reason} for one in rows[:TOLD]]
+
+
 def _is_due(done: int, every: int) -> bool:
     return bool(every) and done % every == 0
 
@@ -480,10 +534,10 @@ def _is_ours(out: Path) -> bool:
     return not names or CONFIG_FILE in names
 
 
-def _write_config(out: Path, config: TrainingConfig) -> None:
+def _write_config(out: Path, config: TrainingConfig, start: str) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_run_config(out, config)
+        write_run_config(out, config, start=start)
     except OSError as error:
         raise _not_written(out, error) from None
 

@@ -36,7 +36,8 @@ class TrainingRows:
     """What is trained on, and what is kept back.
 
     bad:   rows that make no pair, ``num_bad`` counts all of them
-    leaks: rows that are left out because they would give held-out ones away, or themselves
+    leaks: rows that are left out because they would give held-out ones away, or themselves;
+           the latter are not probed with either
     """
 
     train: Rows
@@ -98,6 +99,7 @@ def read_rows(config: TrainingConfig, opener: Opener = open_still) -> TrainingRo
         kept = round(len(train) * data.held_out_share)
         held_out, train = train.select(sorted(order[:kept])), train.select(sorted(order[kept:]))
     guard = Guard(opener, above=config.objective.near_duplicate, looks=data.compare_looks)
+    probed, gifts = guard.clean(held_out)  # which give themselves away: nothing is held out yet
     guard.hold_out(held_out)
     clean, leaks = guard.clean(train)
     if len(clean) < 2:
@@ -105,7 +107,7 @@ def read_rows(config: TrainingConfig, opener: Opener = open_still) -> TrainingRo
         reason = f"{len(clean)} of {len(train) + num_bad} rows can be trained on"
         reason += " and contrast needs two" + (f" ({reasons})" if reasons else "")
         raise BadTrainingFile(data.train[0].path, reason)
-    return TrainingRows(clean, held_out, tuple(bad), num_bad, tuple(leaks))
+    return TrainingRows(clean, probed, tuple(bad), num_bad, (*leaks, *gifts))
 
 
 def prepare(config: TrainingConfig, *, opener: Opener = open_still, world: World) -> Prepared:

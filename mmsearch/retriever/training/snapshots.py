@@ -1,7 +1,7 @@
 """What a run can be resumed from, and exported from: its snapshots.
 
     RUN/
-      config.json                 what it was told, every field named
+      config.json                 what it was told, every field named; what it started from
       metrics.jsonl               one line a step
       snapshots/step-00000100/    weights.safetensors     every parameter that ever learns
                                   optimiser.safetensors   moments, and averages of the weights
@@ -28,6 +28,7 @@ from mmsearch.retriever.store.durable import flush, write_file
 from mmsearch.retriever.training.config import TrainingConfig, config_of, differences
 
 FORMAT = 1
+START = "start_hash"  # of the space that the run's start had
 CONFIG_FILE, STATE_FILE = "config.json", "state.json"
 WEIGHTS_FILE, OPTIMISER_FILE = "weights.safetensors", "optimiser.safetensors"
 AVERAGE = "ema."  # stands before the name of a weight's average in the optimiser's file
@@ -162,9 +163,9 @@ def final_weights(snapshot: Snapshot) -> dict[str, Tensor]:
     return weights | averages
 
 
-def write_run_config(run: Path, config: TrainingConfig) -> None:
-    """Write what a run is told into its folder."""
-    text = json.dumps({"format": FORMAT, **config.as_dict()}, indent=2) + "\n"
+def write_run_config(run: Path, config: TrainingConfig, *, start: str = "") -> None:
+    """Write what a run is told into its folder, and the hash of the model it starts from."""
+    text = json.dumps({"format": FORMAT, START: start, **config.as_dict()}, indent=2) + "\n"
     write_file(run / CONFIG_FILE, text.encode())
 
 
@@ -176,8 +177,22 @@ def read_run_config(run: Path) -> TrainingConfig:
         fields = read_json(run, CONFIG_FILE)
     except BadCheckpoint as error:
         raise BadInput(f"{run} is no run that can be read: {error.reason}") from None
-    fields.pop("format", None)
+    for name in ("format", START):
+        fields.pop(name, None)
     return config_of(fields, path=run / CONFIG_FILE)
+
+
+def refuse_other_start(run: Path, start: str) -> None:
+    """Raise BadInput where a run began from another model than the one of that hash.
+
+    What never learns is in no snapshot: it would be the other model's.
+    """
+    before = read_json(run, CONFIG_FILE).get(START)
+    if before and start and before != start:
+        name = read_run_config(run).model.start
+        error = BadInput(f"{run} started from {name} as it was; that is another model now")
+        error.hint = f"put the files of {name} back, or train again into another folder (--out DIR)"
+        raise error
 
 
 def refuse_other(run: Path, config: TrainingConfig) -> None:

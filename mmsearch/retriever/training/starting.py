@@ -76,6 +76,7 @@ JOINING = (
 
 _fresh: "WeakKeyDictionary[Model, frozenset[str]]" = WeakKeyDictionary()
 _new_tokens: "WeakKeyDictionary[Model, tuple[int, ...]]" = WeakKeyDictionary()
+_start: "WeakKeyDictionary[Model, str]" = WeakKeyDictionary()
 
 
 class _NoRecorder(CudaRecorder):
@@ -99,6 +100,7 @@ def start_model(
     Raises ModelNotFound, BadCheckpoint, and BadSetting for what such a model cannot be.
     """
     description, model = _loaded(config.start, str(device), dtype)
+    start = description.space.weights_hash
     asked = config.reasoner or description.reasoner
     if asked not in USUAL_READOUT:
         raise BadSetting(
@@ -113,7 +115,7 @@ def start_model(
     added = [token for token in SPELLED if before.token_to_id(token) is None]
     ids = [after.token_to_id(token) for token in added]
     description, model = told, started.to(device=device, dtype=dtype)
-    _fresh[model] = fresh
+    _fresh[model], _start[model] = fresh, start
     _new_tokens[model] = tuple(one for one in ids if one is not None)
     if hasattr(model.backbone, "text_half"):
         model.backbone.text_half.graphs = StepGraphs(_NoRecorder())
@@ -181,6 +183,14 @@ def new_tokens(model: Model) -> tuple[int, ...]:
     return _new_tokens.get(model, ())
 
 
+def start_hash(model: Model) -> str:
+    """Return what tells the model that this one started from: a hash of its files and sizes.
+
+    Empty for a model that `start_model` did not make.
+    """
+    return _start.get(model, "")
+
+
 def _stem(name: str) -> str:
     return ".".join(name.split(".")[:2]) + ".*"
 
@@ -243,7 +253,9 @@ def _thinking(
         fresh |= {f"reasoner.{name}" for name, _ in thinking.named_parameters()}
     head: Head = model.head
     if [p.shape for p in built.head.parameters()] != [p.shape for p in head.parameters()]:
+        turned = {name: one for name, one in head.named_buffers() if len(one) == told.dim}
         head = type(head)(thinking.dim, told.dim)  # type: ignore[arg-type]
+        head.load_state_dict(turned, strict=False)  # which way its dimensions point stays
         fresh |= {f"head.{name}" for name, _ in head.named_parameters()}
     return told, Model(built.backbone, thinking, head), frozenset(fresh)
 

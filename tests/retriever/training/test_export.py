@@ -1,6 +1,7 @@
 """What a run learnt is what its folder embeds with, and nothing else is in the folder."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from mmsearch.errors import BadInput
 from mmsearch.retriever.embedding.embedder import LatentEmbedder
 from mmsearch.retriever.embedding.load import load_embedder
+from mmsearch.retriever.models import tiny
 from mmsearch.retriever.models.checkpoint import Model
 from mmsearch.retriever.models.weight_files import read_header
 from mmsearch.retriever.seams import Calibration
@@ -35,7 +37,7 @@ from mmsearch.retriever.training.export import (
 from mmsearch.retriever.training.gathering import World
 from mmsearch.retriever.training.loading import MediaCollate
 from mmsearch.retriever.training.looks import content_key
-from mmsearch.retriever.training.loop import Run
+from mmsearch.retriever.training.loop import Run, train
 from mmsearch.retriever.training.preparing import prepare, read_rows
 from mmsearch.retriever.training.snapshots import write_run_config
 from mmsearch.retriever.training.starting import start_model
@@ -234,6 +236,20 @@ def test_held_out_pairs_are_those_that_were_kept_back(tmp_path: Path) -> None:
     assert kept == [expected[i].row for i in range(len(expected))]
 
 
+def test_a_pair_that_gives_itself_away_calibrates_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"not looked at")
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(
+        '{"query": {"image": "a.png"}, "positive": {"image": "a.png"}}\n'
+        '{"query": "a", "positive": {"image": "a.png"}}\n'
+        '{"query": "b", "positive": "c"}\n{"query": "d", "positive": "e"}\n'
+    )
+    source = DataSource(file)
+    config = configured(data=DataConfig(train=(source,), held_out=(source,)))
+
+    assert [one.row for one in held_out_pairs(config)] == [f"pairs.jsonl:{i}" for i in (2, 3, 4)]
+
+
 def test_a_model_is_exported_where_its_data_are_gone(tmp_path: Path) -> None:
     lines = [f'{{"query": "word {i}", "positive": "answer {i}"}}\n' for i in range(16)]
     file = tmp_path / "pairs.jsonl"
@@ -254,6 +270,27 @@ def test_words_alone_are_text_and_anything_seen_is_not() -> None:
 
 
 # ---------------------------------------------------------------- refusals
+
+
+def test_a_start_that_changed_since_is_refused(tmp_path: Path) -> None:
+    # What was frozen is in no snapshot: the other folder's words would be exported as its own.
+    folder = tmp_path / "start"
+    tiny.write_random_checkpoint(folder, seed=1)
+    frozen = ModelConfig(start=str(folder), frozen=("backbone.text.*",))
+    config = configured(model=frozen)
+    train(config, tmp_path / "run")
+    export_run(tmp_path / "run", tmp_path / "first")
+    shutil.rmtree(folder)
+    tiny.write_random_checkpoint(folder, seed=2)
+
+    for again in (
+        lambda: export_run(tmp_path / "run", tmp_path / "second"),
+        lambda: train(config, tmp_path / "run", resume=True),
+    ):
+        with pytest.raises(BadInput, match="that is another model now") as caught:
+            again()
+        assert str(folder) in caught.value.hint
+    assert not (tmp_path / "second").exists()
 
 
 def test_nothing_is_written_over_and_nothing_half_is_left(tmp_path: Path) -> None:

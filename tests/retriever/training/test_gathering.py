@@ -12,9 +12,9 @@ from toy_processes import BATCHES, parameters_of, rows_of, settings, trained
 from mmsearch.errors import BadSetting
 from mmsearch.retriever.training.gathering import (
     World,
-    anywhere,
     end_world,
     gather_rows,
+    gather_values,
     same_everywhere,
     start_world,
     sum_gradients,
@@ -74,7 +74,7 @@ def test_gradients_are_summed_and_missing_ones_are_zeros(found: list[dict[str, A
 
 def test_small_values_are_known_everywhere(found: list[dict[str, Any]]) -> None:
     assert [of_one["first"] for of_one in found] == [{"seed": 5}, {"seed": 5}]
-    assert [of_one["anywhere"] for of_one in found] == [[True, False], [True, False]]
+    assert [of_one["ranks"] for of_one in found] == [[0, 1], [0, 1]]
 
 
 def test_processes_that_disagree_all_say_so(found: list[dict[str, Any]]) -> None:
@@ -97,8 +97,7 @@ def test_alone_everything_is_what_it_was(monkeypatch: pytest.MonkeyPatch) -> Non
     sum_gradients(parameters, world)
     assert all(p.grad is g for p, g in zip(parameters, before, strict=True))
     assert same_everywhere("a", world) == "a"
-    assert anywhere(True, world)
-    assert not anywhere(False, world)
+    assert gather_values("a", world) == ["a"]
     end_world(world)
 
 

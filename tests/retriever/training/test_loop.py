@@ -235,6 +235,12 @@ def test_computing_in_bfloat16_learns_in_float32(tmp_path: Path) -> None:
     assert all(map(math.isfinite, losses(tmp_path / "run")))
 
 
+@pytest.mark.parametrize("is_on", [False, True])
+def test_layers_are_computed_again_where_that_is_asked(is_on: bool) -> None:
+    prepared = prepare(with_run(PLUME, checkpointing=is_on), world=World())
+    assert prepared.model.backbone.checkpointing is is_on
+
+
 def test_a_run_that_is_over_is_not_taken_further(
     whole: dict[str, tuple[Path, TrainingReport]],
 ) -> None:
@@ -378,6 +384,44 @@ def test_a_damaged_picture_is_replaced_and_told(pairs: Path, tmp_path: Path) -> 
     report = train(config, tmp_path / "run")
     assert [one.row for one in report.bad] == ["pairs.jsonl:5"]
     assert len(losses(tmp_path / "run")) == 6
+
+
+def test_rows_that_are_not_trained_on_are_counted_and_named(pairs: Path, tmp_path: Path) -> None:
+    with pairs.open("a") as file:  # a row that is none, and two that are their own answers
+        file.write('{"query": "a row without an answer"}\n')
+        file.write('{"query": {"image": "1.png"}, "positive": {"image": "1.png"}}\n')
+    kept_back = tmp_path / "held-out.jsonl"
+    kept_back.write_text(
+        '{"query": {"image": "8.png"}, "positive": {"image": "8.png"}}\n'
+        '{"query": "what is the ninth?", "positive": {"image": "9.png"}}\n'
+    )
+    data = DataConfig(train=(DataSource(pairs),), held_out=(DataSource(kept_back),))
+    told: list[TrainingProgress] = []
+    report = train(
+        with_run(replace(PLAIN, data=data), batch=4, save_every=0),
+        tmp_path / "run",
+        on_progress=told.append,
+    )
+    assert [one.row for one in report.bad] == ["pairs.jsonl:11", "pairs.jsonl:5"]
+    left = {one.row: one.reason for one in report.leaks}
+    assert left == {
+        "pairs.jsonl:9": "it shows a held-out picture",
+        "pairs.jsonl:10": "it shows a held-out picture",
+        "pairs.jsonl:12": "its query shows a picture of its positive",
+        "held-out.jsonl:1": "its query shows a picture of its positive",
+    }
+    assert (report.rows, report.held_out, report.num_bad) == (8, 1, 2)
+    first, *lines = read_metrics(tmp_path / "run")
+    assert first["step"] == 0
+    assert first["rows"] == {"train": 8, "held_out": 1, "bad": 1, "leaks": 4}
+    assert [one["row"] for one in first["bad"]] == ["pairs.jsonl:11"]
+    assert {one["row"] for one in first["leaks"]} == left.keys()
+    met = [line["bad_rows"] for line in lines if "bad_rows" in line]
+    assert [[one["row"] for one in rows] for rows in met] == [["pairs.jsonl:5"]]
+    assert told[0].line["rows"] == first["rows"]
+    assert sum("rows" in one.line for one in told) == 1
+    shown = report.as_dict()
+    assert (shown["rows"], shown["num_bad_rows"], shown["num_leaks"]) == (8, 2, 4)
 
 
 def test_or_it_stops_the_run_by_name(pairs: Path, tmp_path: Path) -> None:

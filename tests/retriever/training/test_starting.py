@@ -20,6 +20,7 @@ from mmsearch.retriever.models.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from mmsearch.retriever.models.head import TurnedHead
 from mmsearch.retriever.models.hub_families import FAMILIES
 from mmsearch.retriever.training.config import ModelConfig
 from mmsearch.retriever.training.starting import add_tokens, parts_of, start_model
@@ -159,6 +160,21 @@ def test_a_projection_widens_the_vectors() -> None:
 
     assert description.dim == 48
     assert vectors(description, model).shape == (2, 48)
+
+
+def test_a_head_that_is_drawn_anew_turns_as_it_did(tmp_path: Path) -> None:
+    model = tiny.random_model()
+    model.head = TurnedHead(model.reasoner.dim, model.backbone.dim)
+    model.head.turn.copy_(torch.linalg.qr(torch.randn(model.backbone.dim, model.backbone.dim))[0])
+    described = dataclasses.replace(tiny.tiny_description(), head="turned")
+    described = write_checkpoint(tmp_path, model, described)
+    before = vectors(described, model)
+
+    asked = ModelConfig(str(tmp_path), reasoner="bottleneck", options={"projection": 16})
+    description, started = start_model(asked)
+
+    # Its gate is closed: the leading dimensions say what they said.
+    np.testing.assert_allclose(vectors(description, started), before, atol=1e-6)
 
 
 def test_options_reach_into_tables_and_leave_the_rest() -> None:

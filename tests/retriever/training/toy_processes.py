@@ -20,9 +20,9 @@ from mmsearch.retriever.training import gathering
 from mmsearch.retriever.training.examples import TrainingBatch
 from mmsearch.retriever.training.gathering import (
     World,
-    anywhere,
     end_world,
     gather_rows,
+    gather_values,
     same_everywhere,
     start_world,
     sum_gradients,
@@ -137,7 +137,7 @@ def work(rank: int, port: int, folder: str) -> None:
         ],
         "gathered": [gather_rows(rows, world) for rows in rows_of(rank)],
         "first": same_everywhere({"seed": 5 + rank}, world),
-        "anywhere": [anywhere(value, world) for value in (rank == 1, False)],
+        "ranks": gather_values(rank, world),
         "refused": refusals(rank, world),
         **summed(rank, world),
     }
