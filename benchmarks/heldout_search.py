@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmsearch import Engine
-from mmsearch.retriever.training.pairs import (
+from mmsearch.retriever.training.default.pairs import (
     HELD_OUT,
     Pair,
     Paragraph,

@@ -44,6 +44,7 @@ class DefaultConfig:
     window_tokens: tokens of one window of words, [CLS] and [SEP] among them
     max_windows:   windows read of one text; words beyond them are left out
     top_classes:   classes that are mixed into the base of a picture
+    words_width:   of what is trained between MiniLM's mean and the base of words; 0 for none
     image_grid:    a picture becomes ``image_grid ** 2`` tokens of the decoder
     frame_grid:    a frame of a film becomes ``frame_grid ** 2``
     """
@@ -52,6 +53,7 @@ class DefaultConfig:
     text: MiniLMConfig = field(default_factory=MiniLMConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     head_width: int = 768
+    words_width: int = 0
     image_area: int = 224 * 224
     window_tokens: int = 256
     max_windows: int = 4
@@ -125,6 +127,13 @@ class DefaultBackbone(nn.Module):
             nn.GELU(),
             nn.Linear(config.head_width, config.text.width),
         )
+        self.words_head: nn.Sequential | None = None
+        if config.words_width:
+            self.words_head = nn.Sequential(
+                nn.Linear(config.text.width, config.words_width),
+                nn.GELU(),
+                nn.Linear(config.words_width, config.text.width),
+            )
         self.words_in = nn.Linear(config.text.width, width)
         self.picture_in = nn.Sequential(
             nn.Linear(features, width), nn.GELU(), nn.Linear(width, width)
@@ -257,7 +266,13 @@ class DefaultBackbone(nn.Module):
         """Return unit vectors ``[W, 384]``: each window's mean over its real tokens."""
         weights = mask[..., None].to(towers.states.dtype)
         mean = (towers.states * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
-        return F.normalize(mean, dim=-1)
+        return self.words_base(F.normalize(mean, dim=-1))
+
+    def words_base(self, means: Tensor) -> Tensor:
+        """Return unit vectors ``[W, 384]`` from MiniLM's unit means ``[W, 384]``."""
+        if self.words_head is None:
+            return means
+        return F.normalize(means + self.words_head(means), dim=-1)
 
     def towers(self, batch: DefaultBatch) -> Towers:
         """Return what both towers make of a batch, computed once."""

@@ -37,6 +37,7 @@ from mmsearch.retriever.models.backbones.default import (
 from mmsearch.retriever.models.prompts import Prompts
 from mmsearch.retriever.training.default.clips import NUM_FRAMES, Clip, MovingShapes
 from mmsearch.retriever.training.default.mix import MixSizes, photo_of, read_mix, thinned
+from mmsearch.retriever.training.default.pairs import HELD_OUT, Pair, read_pairs, split
 from mmsearch.retriever.training.default.pictures import Photo, Viewed
 from mmsearch.retriever.training.examples import (
     Example,
@@ -46,7 +47,6 @@ from mmsearch.retriever.training.examples import (
     SideBatch,
     TrainingBatch,
 )
-from mmsearch.retriever.training.pairs import HELD_OUT, Pair, read_pairs, split
 from mmsearch.retriever.training.records import side_key
 from mmsearch.values import Item, Role
 
@@ -371,6 +371,10 @@ class CachedCollate:
             examples=tuple(examples),
         )
 
+    def side_batch(self, sides: Sequence[Side], *, role: Role, seed: int = 0) -> SideBatch:
+        """Return sides as a batch, nothing left out of them."""
+        return self._batch(sides, random.Random(seed), role)
+
     def ready(self, example: Example) -> bool:
         """Return whether all it needs is in the caches, which need not be full for it."""
         for side in (example.query, example.positive, *example.negatives):
@@ -458,9 +462,9 @@ def _look(seen: Tensor, words: str) -> Tensor:
 
 
 def training_pairs(
-    backbone: DefaultBackbone, data: Path, cache: Path
+    backbone: DefaultBackbone, data: Path, cache: Path, *, books: Sequence[str] = HELD_OUT
 ) -> tuple[list[Pair], PictureCache, list[int], list[int]]:
-    """Return all pairs, their pictures' features, the numbers to train on, the held-out ones.
+    """Return all pairs, their pictures' features, the numbers to train on, those of ``books``.
 
     What looks like a held-out picture is judged once, by the weights that training starts
     from, and written down: a vision tower trained further would draw another line.
@@ -472,15 +476,15 @@ def training_pairs(
     known = cache / "training.json"
     if not known.exists():
         pooled = torch.from_numpy(np.stack([kept.features(one.key)[0][0] for one in photos]))
-        known.write_text(json.dumps([photos[i].key for i in split(pairs, pooled)[0]]))
+        known.write_text(json.dumps([photos[i].key for i in split(pairs, pooled, books=books)[0]]))
     chosen = set(json.loads(known.read_text()))
     train = [i for i, photo in enumerate(photos) if photo.key in chosen]
-    return pairs, kept, train, [i for i, pair in enumerate(pairs) if pair.book in HELD_OUT]
+    return pairs, kept, train, [i for i, pair in enumerate(pairs) if pair.book in books]
 
 
 def main() -> None:
     """Fill the caches of the mix."""
-    from mmsearch.retriever.training.start import starting_model
+    from mmsearch.retriever.training.default.start import starting_model
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)

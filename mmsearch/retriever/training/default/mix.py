@@ -29,6 +29,7 @@ from mmsearch.retriever.training.default.composed import (
     change_photo,
 )
 from mmsearch.retriever.training.default.pages import definition, noisy, page, question
+from mmsearch.retriever.training.default.pairs import HELD_OUT, Pair, first_sentence
 from mmsearch.retriever.training.default.pictures import (
     Drawn,
     Photo,
@@ -37,7 +38,6 @@ from mmsearch.retriever.training.default.pictures import (
 )
 from mmsearch.retriever.training.default.sheets import Drawing, pick, read_out, sentence
 from mmsearch.retriever.training.examples import Example, Picture, Side, SidePart
-from mmsearch.retriever.training.pairs import HELD_OUT, Pair, first_sentence
 from mmsearch.retriever.training.rationales import sentences
 from mmsearch.values import Image
 

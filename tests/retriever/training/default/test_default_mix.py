@@ -19,7 +19,7 @@ from mmsearch.retriever.training.default.mix import (
     thinned,
 )
 from mmsearch.retriever.training.examples import Example, Side
-from mmsearch.retriever.training.pairs import HELD_OUT, Pair, read_pairs
+from mmsearch.retriever.training.default.pairs import HELD_OUT, Pair, read_pairs
 
 SECRET = "zanzibar"  # in every word of the held-out books
 

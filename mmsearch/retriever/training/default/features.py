@@ -1,9 +1,8 @@
-"""What the frozen towers make of pictures and words, computed once and kept on disk.
+"""MiniLM's vectors of the words that pictures have, computed once and kept on disk.
 
-    pictures -> pooled [n, 1280] and grids [n, 16, 1280], float16
-    texts    -> MiniLM's unit vectors [n, 384], float32
+    texts -> unit vectors [n, 384], float32
 
-The head is trained on these for seconds, where the towers need minutes.
+The heads are trained on these for seconds, where the tower needs minutes.
 """
 
 import time
@@ -15,30 +14,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmsearch.retriever.models.backbones.default import DefaultBackbone
-from mmsearch.retriever.training.pairs import open_picture
+from mmsearch.retriever.training.default.pairs import Pair, first_sentence
 from mmsearch.values import Item, Role
 
 BATCH = 16
 
 
-def picture_features(
-    backbone: DefaultBackbone, paths: Sequence[Path], cache: Path, *, view: int = 0
-) -> dict[str, Tensor]:
-    """Return ``pooled`` and ``grids`` of each picture, in order; read from ``cache`` if there."""
+def words_of(backbone: DefaultBackbone, pairs: Sequence[Pair], cache: Path) -> list[Tensor]:
+    """Return the vectors ``[n, 384]`` of alt texts, their first sentences, and captions.
 
-    def compute() -> dict[str, Tensor]:
-        pooled, grids = [], []
-        for start in range(0, len(paths), BATCH):
-            pictures = [open_picture(path, view=view) for path in paths[start : start + BATCH]]
-            batch = backbone.collate([Item([one]) for one in pictures], role=Role.DOCUMENT)
-            towers = backbone.towers(batch)
-            pooled.append(towers.pooled.half())
-            grids.append(torch.stack(towers.grids).half())
-            if start % (BATCH * 100) == 0:
-                print(f"pictures: {start} of {len(paths)}", flush=True)
-        return {"pooled": torch.cat(pooled), "grids": torch.cat(grids)}
-
-    return _cached(cache, compute)
+    A pair without a caption has a row of zeros there.
+    """
+    captions = [pair.caption for pair in pairs]
+    said = text_features(backbone, captions, cache / "caption.safetensors")
+    said = said * torch.tensor([bool(caption) for caption in captions])[:, None]
+    alts = text_features(backbone, [pair.alt for pair in pairs], cache / "alt.safetensors")
+    firsts = [first_sentence(pair.alt) for pair in pairs]
+    return [alts, text_features(backbone, firsts, cache / "short.safetensors"), said]
 
 
 def text_features(backbone: DefaultBackbone, texts: Sequence[str], cache: Path) -> Tensor:

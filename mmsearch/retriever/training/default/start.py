@@ -15,7 +15,7 @@ from mmsearch.retriever.models.head import ResidualHead
 from mmsearch.retriever.models.none import NoneConfig, NoReasoner
 from mmsearch.retriever.models.policy import Limits
 from mmsearch.retriever.models.prompts import Prompts
-from mmsearch.retriever.training.originals import (
+from mmsearch.retriever.training.default.originals import (
     class_names,
     imagenet_mobilenet,
     minilm_encoder,
@@ -28,22 +28,27 @@ ABOUT = "MobileNetV2 and MiniLM with a small decoder; CPU, offline, best where t
 LIMITS = Limits(max_pixels=448 * 448, max_frames=8)
 
 
-def starting_model(data: Path, *, seed: int) -> Model:
-    """Return the default model: ConSE for pixels, MiniLM for words, the rest at random."""
+def starting_model(data: Path, *, seed: int, head_width: int = 768, words_width: int = 0) -> Model:
+    """Return the default model: ConSE for pixels, MiniLM for words, the rest at random.
+
+    The heads, which are as wide as is asked for, add nothing.
+    """
     torch.manual_seed(seed)
     tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    backbone = DefaultBackbone(DefaultConfig(), tokenizer, Prompts(), LIMITS)
+    config = DefaultConfig(head_width=head_width, words_width=words_width)
+    backbone = DefaultBackbone(config, tokenizer, Prompts(), LIMITS)
     backbone.vision = imagenet_mobilenet(data)
     backbone.text = minilm_encoder()
     for module in backbone.decoder.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02)
     nn.init.normal_(backbone.end, std=0.02)
-    last = backbone.visual_head[-1]
-    for parameter in last.parameters():
-        nn.init.zeros_(parameter)
+    for head in (backbone.visual_head, backbone.words_head):
+        if head is not None:
+            nn.init.zeros_(head[-1].weight)
+            nn.init.zeros_(head[-1].bias)
     model = Model(
         backbone,
         NoReasoner(NoneConfig(), backbone),

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsearch.retriever.models.backbones.default import DefaultBackbone
-from mmsearch.retriever.training.contrastive import visual_vectors
-from mmsearch.retriever.training.pairs import open_picture
+from mmsearch.retriever.training.default.pairs import open_picture
 from mmsearch.values import Item, Role
 
 
@@ -68,7 +67,8 @@ def train_trunk(
         view, kind = step % len(views), words[step % len(words)]
         rows = rows[kind[rows].any(dim=1)]
         items = [Item([open_picture(paths[row], view=view)]) for row in rows.tolist()]
-        pooled = backbone.towers(backbone.collate(items, role=Role.DOCUMENT)).pooled
+        with torch.autocast("cpu", torch.bfloat16):
+            pooled = backbone.towers(backbone.collate(items, role=Role.DOCUMENT)).pooled
         seen = visual_vectors(backbone, pooled, backbone.class_mixture(pooled), recipe.dropout)
         scores = seen @ kind.T / recipe.temperature  # (B, n)
         alike = (kind[rows] @ kind.T) > 0.97
@@ -83,3 +83,12 @@ def train_trunk(
         if step % 20 == 0:
             print(f"trunk: step {step}, fit {fit.item():.3f}, drift {drift.item():.4f}", flush=True)
     backbone.requires_grad_(False)
+
+
+def visual_vectors(
+    backbone: DefaultBackbone, pooled: Tensor, mixture: Tensor, dropout: float
+) -> Tensor:
+    """Return unit vectors as `pictures_base` does, with dropout inside the head."""
+    norm, widen, bend, narrow = backbone.visual_head
+    hidden = bend(widen(F.dropout(norm(pooled), dropout / 2)))
+    return F.normalize(mixture + narrow(F.dropout(hidden, dropout)), dim=-1)

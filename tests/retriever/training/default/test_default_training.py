@@ -1,5 +1,6 @@
 """Training's own arithmetic, worked out on paper or on toys."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,23 +10,25 @@ import torch
 import torch.nn.functional as F
 from PIL import Image as pil
 
+from mmsearch.retriever.models.backbones.default import DefaultBackbone
 from mmsearch.retriever.models.tiny import CONFIG, random_model
 from mmsearch.retriever.training.calibrate import calibrate, odds_slope
-from mmsearch.retriever.training.contrastive import (
-    HeadRecipe,
-    info_nce,
-    no_negatives,
-    train_head,
+from mmsearch.retriever.training.default.heads import (
+    HeadsRecipe,
+    Member,
+    joined,
+    soft_nce,
+    train_heads,
 )
-from mmsearch.retriever.training.pairs import (
+from mmsearch.retriever.training.default.pairs import (
     Pair,
     first_sentence,
     open_picture,
     read_pairs,
     split,
 )
-from mmsearch.retriever.training.probe import own, recall
-from mmsearch.retriever.training.trunk import TrunkRecipe, train_trunk
+from mmsearch.retriever.training.default.probe import own, recall
+from mmsearch.retriever.training.default.trunk import TrunkRecipe, train_trunk
 
 
 def pair(book: str, alt: str = "a thing", path: str = "x.png") -> Pair:
@@ -123,13 +126,20 @@ def test_pairs_are_read_from_all_three_sets_and_those_without_words_left_out(
     ]
 
 
-# ------------------------------------------------------------------------------- the loss
+# ------------------------------------------------------------------------------- the heads
 
 
-def test_the_loss_is_the_cross_entropy_of_both_directions() -> None:
+def with_words_head() -> DefaultBackbone:
+    tiny = random_model(seed=0).backbone
+    config = dataclasses.replace(CONFIG, head_width=16, words_width=8)
+    torch.manual_seed(0)
+    backbone = DefaultBackbone(config, tiny.tokenizer, tiny.prompts, tiny.limits)
+    backbone.class_names.data = torch.randn(backbone.class_names.shape)
+    return backbone.requires_grad_(False)
+
+
+def test_a_soft_target_that_is_certain_is_the_cross_entropy_of_both_directions() -> None:
     rows, columns = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-    none = torch.zeros(2, 2, dtype=torch.bool)
-    # Scores [[1, .6], [0, .8]]: each softmax by hand.
     by_rows = -np.log(np.exp(1) / (np.exp(1) + np.exp(0.6))) - np.log(
         np.exp(0.8) / (np.exp(0) + np.exp(0.8))
     )
@@ -137,49 +147,64 @@ def test_the_loss_is_the_cross_entropy_of_both_directions() -> None:
         np.exp(0.8) / (np.exp(0.6) + np.exp(0.8))
     )
 
-    loss = info_nce(rows, columns, none, temperature=1.0)
+    loss = soft_nce(rows, columns, torch.eye(2), temperature=1.0)
 
     assert loss.item() == pytest.approx((by_rows + by_columns) / 4, abs=1e-6)
 
 
-def test_what_is_alike_is_no_negative() -> None:
-    rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+def test_joined_heads_add_the_mean_of_what_each_of_them_adds() -> None:
+    torch.manual_seed(0)
+    members = [Member(6, 4, 5, 3) for _ in range(3)]
+    for member in members:
+        for parameter in member.parameters():
+            torch.nn.init.normal_(parameter)
+    pooled, means = torch.randn(7, 6), torch.randn(7, 4)
 
-    alike = no_negatives(rows, above=0.97)
+    visual = joined([member.visual for member in members])
+    words = joined([member.words for member in members if member.words], scale=members[0].scale)
 
-    assert alike.tolist() == [[False, True, False], [True, False, False], [False] * 3]
-    assert info_nce(rows, rows, alike, 0.05).item() == pytest.approx(0.0, abs=1e-6)
+    each = torch.stack([member.visual(pooled) for member in members])
+    torch.testing.assert_close(visual(pooled), each.mean(dim=0))
+    read = torch.stack([m.words(means * m.scale) for m in members if m.words is not None])
+    torch.testing.assert_close(words(means), read.mean(dim=0))
 
 
-def test_the_head_learns_what_words_belong_to_a_picture() -> None:
-    backbone = random_model(seed=0).backbone
+def test_the_heads_learn_what_words_belong_to_a_picture_and_hold_the_words() -> None:
+    backbone = with_words_head()
     draw = torch.Generator().manual_seed(0)
     pooled = torch.rand(64, CONFIG.vision.head_width, generator=draw)
     words = F.normalize(torch.randn(64, CONFIG.text.width, generator=draw), dim=-1)
-    with torch.no_grad():
-        before = recall("", words, backbone.pictures_base(pooled), own(64)).recall_at_1
-    recipe = HeadRecipe(epochs=30, batch=32, dropout=0.0, noise=0.0, learning_rate=5e-3)
+    recipe = HeadsRecipe(
+        epochs=40, batch=32, dropout=0.0, words_dropout=0.0, noise=0.0, learning_rate=1e-2
+    )
 
-    train_head(backbone, [pooled], [words], recipe)
+    train_heads(backbone, [pooled, pooled], [words], recipe)
 
     with torch.no_grad():
-        after = recall("", words, backbone.pictures_base(pooled), own(64)).recall_at_1
-    assert before < 0.2
+        read = backbone.words_base(words)
+        after = recall("", read, backbone.pictures_base(pooled), own(64)).recall_at_1
     assert after > 0.8
+    assert 0.9 < (read * words).sum(dim=-1).min() < 1.0 - 1e-6
 
 
-def test_the_head_is_trained_alike_at_every_run() -> None:
+def test_the_heads_are_trained_alike_at_every_run() -> None:
     draw = torch.Generator().manual_seed(0)
     views = [torch.rand(16, CONFIG.vision.head_width, generator=draw) for _ in range(2)]
     words = F.normalize(torch.randn(16, CONFIG.text.width, generator=draw), dim=-1)
     words[3] = 0.0  # has none
     trained = []
     for _ in range(2):
-        backbone = random_model(seed=0).backbone
-        train_head(backbone, views, [words], HeadRecipe(epochs=2, batch=8))
+        backbone = with_words_head()
+        train_heads(backbone, views, [words], HeadsRecipe(epochs=2, batch=8))
         trained.append(backbone.visual_head[3].weight)
+        assert trained[-1].isfinite().all()
 
     torch.testing.assert_close(trained[0], trained[1], atol=0, rtol=0)
+
+
+def test_widths_that_members_cannot_share_are_refused() -> None:
+    with pytest.raises(ValueError, match="evenly"):
+        train_heads(with_words_head(), [torch.rand(4, 80)], [], HeadsRecipe(members=3))
 
 
 def test_the_trunk_moves_every_layer_that_sees_and_none_that_reads(pictures: list[Path]) -> None:
@@ -209,7 +234,7 @@ def test_recall_counts_the_wrong_answers_before_the_first_right_one() -> None:
     figure = recall("toy", queries, pool, relevant)
 
     assert (figure.recall_at_1, figure.recall_at_10) == (0.5, 1.0)
-    assert str(figure) == "| toy | 2 of 3 | 50.0 | 100.0 |"
+    assert str(figure) == "| toy | 2 of 3 | 50.0 | 100.0 | 100.0 |"
 
 
 def test_equal_scores_count_against_us() -> None:

@@ -1,4 +1,4 @@
-"""What the floor is trained on: pictures, and words that a person wrote for them.
+"""What the default is trained on: pictures, and words that a person wrote for them.
 
     read_pairs(data) -> list[Pair] -> split -> train, held out
 
@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from torch import Tensor
 from mmsearch.values import Image
 
 HELD_OUT = ("astronomy", "us-history")
+# Choices are made by these, which are not trained on either; HELD_OUT says what came of them.
+VALIDATION = (
+    "introduction-sociology", "introduction-political-science", "introduction-philosophy",
+)  # fmt: skip
 NEAR_DUPLICATE = 0.97  # cosine of MobileNet's pooled features
 PHOTO_OPENINGS = ("photo", "image", "picture", "photograph", "painting", "portrait")
 
@@ -71,21 +76,23 @@ def read_pairs(data: Path) -> list[Pair]:
     return pairs
 
 
-def read_paragraphs(data: Path, pairs: list[Pair]) -> list[Paragraph]:
-    """Return the paragraphs of the held-out books' modules, at least 20 words each.
+def read_paragraphs(
+    data: Path, pairs: list[Pair], *, books: Sequence[str] = HELD_OUT
+) -> list[Paragraph]:
+    """Return the paragraphs of the modules of ``books``, at least 20 words each.
 
-    A module is known to belong to a held-out book by the figures that name it; titles
+    A module is known to belong to one of them by the figures that name it; titles
     that a training book shares are left out.
     """
-    books: dict[str, set[str]] = {}
+    owners_of: dict[str, set[str]] = {}
     for pair in pairs:
-        books.setdefault(pair.module, set()).add(pair.book)
+        owners_of.setdefault(pair.module, set()).add(pair.book)
     paragraphs = []
     with gzip.open(data / "text/modules.jsonl.gz", "rt") as lines:
         for line in lines:
             module = json.loads(line)
-            owners = books.get(module["title"], set())
-            if len(owners) == 1 and owners <= set(HELD_OUT):
+            owners = owners_of.get(module["title"], set())
+            if len(owners) == 1 and owners <= set(books):
                 book = next(iter(owners))
                 paragraphs += [
                     Paragraph(text, book, module["title"])
@@ -95,14 +102,16 @@ def read_paragraphs(data: Path, pairs: list[Pair]) -> list[Paragraph]:
     return paragraphs
 
 
-def split(pairs: list[Pair], pooled: Tensor) -> tuple[list[int], list[int]]:
-    """Return the numbers of the training and the held-out pairs.
+def split(
+    pairs: list[Pair], pooled: Tensor, *, books: Sequence[str] = HELD_OUT
+) -> tuple[list[int], list[int]]:
+    """Return the numbers of the training pairs and of those of ``books``.
 
     ``pooled [n, 1280]`` are the pictures' features; a training picture whose cosine with
-    a held-out one is above NEAR_DUPLICATE is in neither.
+    one of theirs is above NEAR_DUPLICATE is in neither.
     """
-    held_out = [i for i, pair in enumerate(pairs) if pair.book in HELD_OUT]
-    train = [i for i, pair in enumerate(pairs) if pair.book not in HELD_OUT]
+    held_out = [i for i, pair in enumerate(pairs) if pair.book in books]
+    train = [i for i, pair in enumerate(pairs) if pair.book not in books]
     unit = torch.nn.functional.normalize(pooled.float(), dim=-1)
     nearest = torch.cat(
         [

@@ -17,15 +17,17 @@ class Figure:
     queries: int
     pool: int
     recall_at_1: float
+    recall_at_5: float
     recall_at_10: float
 
     def __str__(self) -> str:
         """A row of a Markdown table, recalls in per cent."""
-        first, ten = 100 * self.recall_at_1, 100 * self.recall_at_10
-        return f"| {self.task} | {self.queries} of {self.pool} | {first:.1f} | {ten:.1f} |"
+        shares = (self.recall_at_1, self.recall_at_5, self.recall_at_10)
+        told = " | ".join(f"{100 * share:.1f}" for share in shares)
+        return f"| {self.task} | {self.queries} of {self.pool} | {told} |"
 
 
-TABLE_HEAD = "| task | queries of pool | R@1 % | R@10 % |\n|---|---|---|---|"
+TABLE_HEAD = "| task | queries of pool | R@1 % | R@5 % | R@10 % |\n|---|---|---|---|---|"
 
 
 def recall(task: str, queries: Tensor, pool: Tensor, relevant: Tensor) -> Figure:
@@ -42,6 +44,7 @@ def recall(task: str, queries: Tensor, pool: Tensor, relevant: Tensor) -> Figure
         len(queries),
         len(pool),
         (rank <= 1).float().mean().item(),
+        (rank <= 5).float().mean().item(),
         (rank <= 10).float().mean().item(),
     )
 
