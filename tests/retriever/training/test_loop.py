@@ -235,12 +235,6 @@ def test_computing_in_bfloat16_learns_in_float32(tmp_path: Path) -> None:
     assert all(map(math.isfinite, losses(tmp_path / "run")))
 
 
-@pytest.mark.parametrize("is_on", [False, True])
-def test_layers_are_computed_again_where_that_is_asked(is_on: bool) -> None:
-    prepared = prepare(with_run(PLUME, checkpointing=is_on), world=World())
-    assert prepared.model.backbone.checkpointing is is_on
-
-
 def test_a_run_that_is_over_is_not_taken_further(
     whole: dict[str, tuple[Path, TrainingReport]],
 ) -> None:
