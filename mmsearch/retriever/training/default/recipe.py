@@ -52,6 +52,7 @@ from mmsearch.retriever.training.default.pairs import HELD_OUT, VALIDATION, Pair
 from mmsearch.retriever.training.default.pictures import Viewed
 from mmsearch.retriever.training.default.reasoners import Thinned, kind_config, train_reasoner
 from mmsearch.retriever.training.default.start import describe, starting_model
+from mmsearch.retriever.training.default.tasks import Probed
 from mmsearch.retriever.training.default.trunk import TrunkRecipe, train_trunk
 from mmsearch.retriever.training.examples import Collate, Example
 from mmsearch.retriever.training.export import trained_model
@@ -124,9 +125,13 @@ def make_base(
     round_weights(backbone.vision)  # so that features are those of the file that is written
     examples, pictures, _ = open_mix(work, backbone, [pairs[i] for i in train])
     photos = [photo_of(work.data, pairs[i]) for i in train]
+    hard = [Probed(one, 1) for one in photos]
+    probed = PictureCache(work.folder / "cache/probed", hard, backbone)
+    probed.fill(backbone, say=True)
     views = [
         _pooled(pictures, [one.key for one in photos]),
         _pooled(pictures, [Viewed(one, 1).key for one in photos]),
+        _pooled(probed, [one.key for one in hard]),
     ]
     train_heads(backbone, views, words, heads)
     with torch.no_grad():

@@ -43,6 +43,7 @@ class Probed:
     """A picture cropped, perhaps mirrored, of other brightness, through JPEG at quality 40."""
 
     photo: Photo
+    view: int = PROBE_VIEW
 
     @property
     def name(self) -> str:
@@ -50,10 +51,11 @@ class Probed:
 
     @property
     def key(self) -> str:
-        return f"{self.photo.key} probed"
+        which = "" if self.view == PROBE_VIEW else f" {self.view}"
+        return f"{self.photo.key} probed{which}"
 
     def open(self) -> Image:
-        return open_picture(self.photo.root / self.photo.path, view=PROBE_VIEW)
+        return open_picture(self.photo.root / self.photo.path, view=self.view)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,8 +18,8 @@ from mmsearch.retriever.training.default.mix import (
     read_modules,
     thinned,
 )
-from mmsearch.retriever.training.examples import Example, Side
 from mmsearch.retriever.training.default.pairs import HELD_OUT, Pair, read_pairs
+from mmsearch.retriever.training.examples import Example, Side
 
 SECRET = "zanzibar"  # in every word of the held-out books
 
