@@ -90,8 +90,8 @@ def test_the_commands_have_those_flags_and_configurations() -> None:
     ready = {one.name for one in known_configs()}
     seen = []
     for text in (GUIDE, README):
-        for line in re.findall(r"mmsearch (?:train|export) [^\n`(]+", text):
-            command, *words = shlex.split(line.partition(" #")[0].split(" [")[0])[1:]
+        for line in re.findall(r"mmsearch (?:train|export) (?!\.\.\.)[^\n`(]+", text):
+            command, *words = shlex.split(re.split(r" #|   | \[", line)[0])[1:]
             flags = {flag for one in commands[command].params for flag in one.opts}
             assert {word for word in words if word.startswith("--")} <= flags, line
             if command == "train" and not words[0].startswith("--"):
