@@ -10,13 +10,14 @@ is whole.
 """
 
 import dataclasses
+import itertools
 import logging
 import math
 import os
 import random
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from mmsearch.retriever.training.guard import Guard
 from mmsearch.retriever.training.loading import MediaCollate, Opener, open_still
 from mmsearch.retriever.training.looks import content_key
 from mmsearch.retriever.training.lora import add_lora, merge_lora
+from mmsearch.retriever.training.optimiser import count
 from mmsearch.retriever.training.preparing import read_rows
 from mmsearch.retriever.training.records import open_rows
 from mmsearch.retriever.training.snapshots import (
@@ -51,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 EXTRAS = "extras."  # before the names of what is trained and not exported
 MOST_PAIRS = 1_000  # held-out pairs that a calibration is measured on
+MOST_FLOP = 1e14  # or as many as take a core some ten minutes: eight photographs of a 2B model
+AT_ONCE = 16  # pairs that are open at a time: a photograph is 7 MB
 FEWEST_PAIRS = 20  # fewer of one kind say nothing
 SLOPES = (1.0, 100.0)  # where few pairs are told apart perfectly, the slope has no end
 
@@ -153,7 +157,14 @@ def export_model(
         described = write_checkpoint(work, model, description, quantise=quantise)
         if held_out:
             embedder = load_described(work, described, device="cpu", dtype="float32", num_threads=1)
-            sides = calibration_of(embedder, MediaCollate(model.backbone, opener), held_out)
+            sides = calibration_of(
+                embedder,
+                MediaCollate(model.backbone, opener),
+                held_out,
+                flop_of=_flop_of(model),
+            )
+            if not sides:
+                logger.warning("%s: how its cosines read is not measured anew", out)
             described = dataclasses.replace(
                 described, calibration={**described.calibration, **sides}
             )
@@ -162,24 +173,35 @@ def export_model(
 
 
 def calibration_of(
-    embedder: Embedder, collate: MediaCollate, held_out: Sequence[Example]
+    embedder: Embedder,
+    collate: MediaCollate,
+    held_out: Sequence[Example],
+    *,
+    flop_of: Callable[[Item], float] | None = None,
 ) -> Mapping[tuple[View, View], Calibration]:
     """Return how a cosine reads for each kind of query and of segment, by pairs kept back.
 
     A pair also speaks for the way back. Kinds that are too few get what all pairs together
     say; nothing is returned where even those are too few. Pairs that cannot be opened are
-    left out.
+    left out, and those beyond MOST_FLOP, where ``flop_of`` says what an item costs.
     """
-    pairs = list(_opened(collate, held_out))
-    if len(pairs) < FEWEST_PAIRS:
-        return {}
-    queries = torch.from_numpy(embedder.embed([one for one, _ in pairs], role=Role.QUERY))
-    answers = torch.from_numpy(embedder.embed([one for _, one in pairs], role=Role.DOCUMENT))
-    keys = [(content_key(query), content_key(answer)) for query, answer in pairs]
-    everything = _fitted(queries, answers, keys)
+    opened = _opened(collate, held_out)
+    if flop_of is not None:
+        opened = _affordable(opened, flop_of)
+    vectors: tuple[list[Tensor], list[Tensor]] = [], []
+    keys: list[tuple[int, int]] = []
     kinds: dict[tuple[View, View], list[int]] = {}
-    for i, (query, answer) in enumerate(pairs):
-        kinds.setdefault((view_of(query), view_of(answer)), []).append(i)
+    while pairs := list(itertools.islice(opened, AT_ONCE)):
+        for query, answer in pairs:
+            kinds.setdefault((view_of(query), view_of(answer)), []).append(len(keys))
+            keys.append((content_key(query), content_key(answer)))
+        for side, role in enumerate((Role.QUERY, Role.DOCUMENT)):
+            found = embedder.embed([pair[side] for pair in pairs], role=role)
+            vectors[side].append(torch.from_numpy(found))
+    if len(keys) < FEWEST_PAIRS:
+        return {}
+    queries, answers = (torch.cat(side) for side in vectors)
+    everything = _fitted(queries, answers, keys)
     measured: dict[tuple[View, View], Calibration | None] = {}
     for kind, rows in kinds.items():
         if len(rows) >= FEWEST_PAIRS:
@@ -206,6 +228,24 @@ def _opened(collate: MediaCollate, examples: Sequence[Example]) -> Iterator[tupl
             yield collate.item(example.query), collate.item(example.positive)
         except UnreadableFile:
             continue
+
+
+def _affordable(
+    pairs: Iterator[tuple[Item, Item]], flop_of: Callable[[Item], float]
+) -> Iterator[tuple[Item, Item]]:
+    """Yield the first pairs, as many as MOST_FLOP embeds."""
+    spent = 0.0
+    for query, answer in pairs:
+        spent += flop_of(query) + flop_of(answer)
+        if spent > MOST_FLOP:
+            return
+        yield query, answer
+
+
+def _flop_of(model: Model) -> Callable[[Item], float]:
+    """Return what tells about how many operations it takes to embed an item."""
+    a_token = 2.0 * count(model.parameters())
+    return lambda item: a_token * model.backbone.num_tokens(item)
 
 
 def _fitted(queries: Tensor, pool: Tensor, keys: Sequence[tuple[int, int]]) -> Calibration | None:

@@ -236,6 +236,24 @@ def test_held_out_pairs_are_those_that_were_kept_back(tmp_path: Path) -> None:
     assert kept == [expected[i].row for i in range(len(expected))]
 
 
+def test_a_large_model_is_not_measured_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    description, model = start_model(ModelConfig(start="tiny-default"))
+    embedder, collate = LatentEmbedder(description, model.eval()), MediaCollate(model.backbone)
+    examples = toy_examples(60, seed=1)
+    asked: list[int] = []
+    real = LatentEmbedder.embed
+
+    def watched(self: LatentEmbedder, items: Any, **given: Any) -> Any:
+        asked.append(len(items))
+        return real(self, items, **given)
+
+    monkeypatch.setattr(LatentEmbedder, "embed", watched)
+    calibration_of(embedder, collate, examples, flop_of=lambda _: 1e12)
+    assert sum(asked) == 2 * 50  # 1e14 of them
+    assert max(asked) <= 16  # and no more are open at a time
+    assert calibration_of(embedder, collate, examples, flop_of=lambda _: 6e12) == {}  # 8 pairs
+
+
 def test_a_pair_that_gives_itself_away_calibrates_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"not looked at")
     file = tmp_path / "pairs.jsonl"

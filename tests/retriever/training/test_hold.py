@@ -45,6 +45,17 @@ def test_asking_leaves_the_model_as_it_was_even_where_it_fails() -> None:
     assert model.get_parameter("head.alpha").item() == 1.5
 
 
+def test_what_never_learns_is_not_copied() -> None:
+    model = tiny_model("default", "none")
+    model.backbone.vision.requires_grad_(False)
+
+    weights = Held(model, effort=0, readout="last").weights
+
+    learning_names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert weights.keys() == learning_names
+    assert not any(name.startswith("backbone.vision.") for name in weights)
+
+
 def test_items_with_pictures_are_held_to_nothing() -> None:
     model = tiny_model("default", "none")
     batch = training_batch(model, [*toy_examples(1, seed=0), *word_pairs(1)])

@@ -1,10 +1,10 @@
 """What keeps a model near what it was: its own vectors before training, of words.
 
-    Held(model)                  a copy of every weight, as they are now
+    Held(model)                  a copy of every weight that learns, as they are now
     held.reference(model, side)  -> [B, d], zeros for an item that is not words alone
 
 Pictures are what training is to change; texts are compared with texts as well as before.
-The copy takes as much memory as the weights, and is made only where it is asked for.
+The copy takes as much memory as those weights, and is made only where it is asked for.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,9 @@ class Held:
 
     def __init__(self, model: "Model", *, effort: int, readout: str) -> None:
         self.effort, self.readout = effort, readout
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.weights = {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+        }
 
     def reference(self, model: "Model", side: SideBatch) -> Tensor:
         """Return the vectors ``[B, d]`` that the model had; zeros where there are pictures."""
