@@ -10,6 +10,7 @@ here.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,17 +131,17 @@ def with_pairs(
     """Return a configuration that is trained on pairs of one's own instead of its data."""
     from mmsearch.retriever.training.config import BARE_DATA
 
-    said = [*BARE_DATA, f"data.train=[{{path={_quoted(pairs)}}}]"]
+    said = [*BARE_DATA, f"data.train=[{{path={toml_string(pairs)}}}]"]
     if held_out is None:
         said.append(f"data.held_out_share={HELD_OUT_SHARE}")
     else:
-        said.append(f"data.held_out=[{{path={_quoted(held_out)}}}]")
+        said.append(f"data.held_out=[{{path={toml_string(held_out)}}}]")
     if model is not None:
-        said.append(f"model.start={_quoted(model)}")
+        said.append(f"model.start={toml_string(model)}")
     return load_config(name_or_path, [*said, *overrides])
 
 
-def _quoted(value: str | Path) -> str:
+def toml_string(value: str | Path) -> str:
     """Return a string as TOML writes it: as JSON does, but for what is no character there."""
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -327,14 +328,19 @@ class MediaOpener:
         self._policy = replace(self._policy, max_pixels=most)
         self._num_workers = max(config.run.workers, 1)
         self._sandbox: Sandbox | None = None
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> "MediaOpener":
         from mmsearch.indexers.sandbox import Sandbox
 
+        self._warnings.__enter__()
+        # Of large pictures: those that are too large are reported with their rows.
+        warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\)")
         self._sandbox = Sandbox(self._num_workers)  # starts none before the first page
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._warnings.__exit__()
         if self._sandbox is not None:
             self._sandbox.close()
 
@@ -347,7 +353,8 @@ class MediaOpener:
         if media.frames:
             return open_still(media)
         if not media.path.is_file():
-            raise UnreadableFile(media.path, "there is no such file")
+            reason = "it is no file" if media.path.exists() else "there is no such file"
+            raise UnreadableFile(media.path, reason)
         kind = Kind.PDF if media.page is not None else sniff(media.path)
         if kind is Kind.IMAGE:
             return open_still(media)

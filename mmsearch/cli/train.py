@@ -29,6 +29,7 @@ from mmsearch.training import (
     known_configs,
     load_config,
     plan,
+    toml_string,
     with_pairs,
 )
 from mmsearch.training import train as train_run
@@ -187,7 +188,7 @@ def _chosen(
     if held_out is not None:
         reason = f"it goes with --from; {config} names its own (data.held_out)"
         raise typer.BadParameter(reason, param_hint="--held-out")
-    start = [f"model.start={json.dumps(model)}"] if model else []
+    start = [f"model.start={toml_string(model)}"] if model else []
     return load_config(config, [*start, *settings]), Path(config).stem
 
 
@@ -242,7 +243,10 @@ def _print_report(report: "TrainingReport", as_json: bool | None) -> None:
     loss = "" if math.isnan(last) else f": loss {first:.3f} -> {last:.3f}"
     before, after = (_shown_recall(one) for one in report.recall)
     recall = f", held-out R@1 / R@10 {before + ' -> ' if before else ''}{after}" if after else ""
-    say(f"trained {report.steps} steps in {shown_seconds(report.seconds)}{loss}{recall}")
+    if loss:
+        say(f"trained {report.steps} steps in {shown_seconds(report.seconds)}{loss}{recall}")
+    else:
+        say(f"the run was over: all of its {report.steps} steps are taken")
     say(f"{report.rows:,} pairs were trained on, {report.held_out:,} were kept back")
     _say_rows("bad", [(one.row, one.reason) for one in report.bad], report.num_bad)
     _say_rows("left out", [(one.row, one.reason) for one in report.leaks], len(report.leaks))

@@ -30,6 +30,8 @@ LAYOUTS = ("pairs", "ume", "mmeb")
 SCHEDULES = ("cosine", "linear", "constant")
 DTYPES = ("float32", "bfloat16")
 BAD_ROWS = ("drop", "stop")
+MOST_PAIRS = 1_000_000  # of one step
+LARGEST = 2**62  # whole number: what torch and numpy count with
 # What clears a file's data, so that others can be said instead.
 BARE_DATA = ("data.train=[]", "data.held_out=[]", "data.toy=0", "data.held_out_toy=0")
 
@@ -143,6 +145,16 @@ class DecoderSizes:
     num_kv_heads: int = 2
     ffn_width: int = 512
 
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            if getattr(self, one.name) < 1:
+                raise ValueError(f"{one.name} is {getattr(self, one.name)}, and counts from 1")
+        if self.width % (2 * self.num_heads):  # halves of a head are turned by its place
+            each = f"{self.num_heads} heads of an even width"
+            raise ValueError(f"width is {self.width}, which does not make {each}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_kv_heads is {self.num_kv_heads}, of {self.num_heads} num_heads")
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveConfig:
@@ -208,11 +220,19 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         _one_of("schedule", self.schedule, SCHEDULES)
+        for beta in self.betas:
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"betas are {list(self.betas)}, and have to be in [0, 1)")
+        if not self.eps > 0:
+            raise ValueError(f"eps is {self.eps}, and has to be more than 0")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}, and has to be more than 0")
         for name in ("warm_up", "ema"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, and has to be in [0, 1)")
+        for name in ("learning_rate", "new_learning_rate"):
+            if getattr(self, name) > 1e30:  # which no weight could take
+                raise ValueError(f"{name} is {getattr(self, name)}, and has to be far less")
         for name in ("new_learning_rate", "weight_decay", "clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, and cannot be negative")
@@ -260,6 +280,8 @@ class RunConfig:
         _one_of("bad_rows", self.bad_rows, BAD_ROWS)
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError("say either steps or epochs, and more than 0 of them")
+        if self.batch > MOST_PAIRS:
+            raise ValueError(f"batch is {self.batch}, more than {MOST_PAIRS:,} pairs")
         if self.batch < 2:
             raise ValueError(f"batch is {self.batch}, and contrast needs at least 2 pairs")
         if self.keep < 1:
@@ -298,6 +320,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if bool(self.data.train) == bool(self.data.toy):
             raise ValueError("data: name the files to train on (data.train), or draw some (toy)")
+        if self.data.toy == 1:
+            raise ValueError("data: toy is 1, and contrast needs at least 2 pairs")
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON, every field named."""
@@ -322,7 +346,8 @@ def read_config(
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig(path, f"it is not TOML: {error}") from None
     with_overrides(table, overrides, path=path)
-    return config_of(table, path=path, text=text, home=home)
+    said = frozenset(override.partition("=")[0].strip() for override in overrides)
+    return config_of(table, path=path, text=text, home=home, said=said)
 
 
 def with_overrides(table: dict[str, Any], overrides: Sequence[str], *, path: Path) -> None:
@@ -345,19 +370,21 @@ def config_of(
     path: Path = Path("config"),
     text: str = "",
     home: Path | None = None,
+    said: frozenset[str] = frozenset(),
 ) -> TrainingConfig:
     """Return the configuration of nested tables; BadConfig names ``path`` and a line of ``text``.
 
+    ``said`` are the keys that do not come from there but from the command line.
     What `TrainingConfig.as_dict` gave comes back equal.
     """
-    return _Reader(path, text, home or path.parent).build(TrainingConfig, table, ())
+    return _Reader(path, text, home or path.parent, said).build(TrainingConfig, table, ())
 
 
 class _Reader:
     """Builds dataclasses of tables, and knows where each key stands in the file."""
 
-    def __init__(self, path: Path, text: str, home: Path) -> None:
-        self.path, self.text, self.home = path, text, home
+    def __init__(self, path: Path, text: str, home: Path, said: frozenset[str]) -> None:
+        self.path, self.text, self.home, self.said = path, text, home, said
 
     def build(self, kind: type[Kind], table: Any, at: tuple[str | int, ...]) -> Kind:  # noqa: ANN401 - any TOML
         if not isinstance(table, Mapping):
@@ -398,9 +425,11 @@ class _Reader:
                 for number, (one, part) in enumerate(zip(each, value, strict=True))
             )
         if Path in options and isinstance(value, str) and value:
-            return (self.home / Path(value).expanduser()).absolute()
+            return (self.home / _home(value)).absolute()
+        if type(value) is int and abs(value) > LARGEST:
+            raise self.bad(at, "is a larger number than can be counted with")
         if not any(_fits(value, option) for option in options):
-            wanted = " or ".join(getattr(one, "__name__", str(one)) for one in options)
+            wanted = " or ".join(_shown_type(one) for one in options)
             raise self.bad(at, f"is {value!r}, not {wanted}")
         if type(value) is int and value < 0:
             raise self.bad(at, f"is {value}, and cannot be negative")
@@ -408,6 +437,9 @@ class _Reader:
 
     def bad(self, at: tuple[str | int, ...], reason: str, *, hint: str = "") -> BadConfig:
         name = ".".join(map(str, at)) or "the file"
+        for key in self.said:
+            if name == key or name.startswith(f"{key}."):
+                return BadConfig(f"--set {key}", f"{name} {reason}", hint=hint)
         return BadConfig(self.path, f"{name} {reason}", line=_line_of(self.text, at), hint=hint)
 
 
@@ -435,7 +467,16 @@ def _from_here(value: Any) -> Any:  # noqa: ANN401 - any TOML
     if not isinstance(value, dict):
         return value
     paths = {"path", "root"} & value.keys()
-    return value | {name: str(Path(value[name]).expanduser().absolute()) for name in paths}
+    said = {name: value[name] for name in paths if isinstance(value[name], str)}
+    return value | {name: str(_home(path).absolute()) for name, path in said.items()}
+
+
+def _home(path: str) -> Path:
+    """Return a path with its ``~`` followed, where there is such a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no user of that name: a file may be called so
+        return Path(path)
 
 
 def _line_of(text: str, at: tuple[str | int, ...]) -> int:
@@ -465,6 +506,23 @@ def _nearest(key: str, known: Mapping[str, Any]) -> str:
 def _options(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401 - any annotation
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if is_union else (hint,)
+
+
+def _shown_type(hint: Any) -> str:  # noqa: ANN401 - any annotation
+    """Return what a type is called in a configuration."""
+    origin = typing.get_origin(hint) or hint
+    return _TYPES.get(origin, getattr(hint, "__name__", str(hint)))
+
+
+_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    tuple: "a list",
+    Mapping: "a table",
+    Path: "a path",
+}
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - any TOML, any annotation

@@ -86,6 +86,8 @@ def _pixels(path: Path) -> "Pixels":
         raise
     except UnidentifiedImageError:
         raise UnreadableFile(path, "it is not a picture, or its header is damaged") from None
+    except pil.DecompressionBombError:
+        raise UnreadableFile(path, "its picture is too large to decode") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnreadableFile(path, reason[:1].lower() + reason[1:]) from error

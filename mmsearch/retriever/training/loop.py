@@ -8,13 +8,16 @@ moments and the number of the step are all there is to resume from, and a run th
 interrupted learns what it would have learnt, to the bit on a CPU.
 """
 
+import errno
 import hashlib
 import json
+import logging
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -23,8 +26,9 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-from mmsearch.errors import BadInput, MissingExtra, TrainingStopped
+from mmsearch.errors import BadInput, MissingExtra, StoreError, StoreLocked, TrainingStopped
 from mmsearch.retriever.embedding.memory import is_out_of_memory
+from mmsearch.retriever.store.lock import LOCK_NAME, WriteLock
 from mmsearch.retriever.training.config import TrainingConfig
 from mmsearch.retriever.training.examples import TrainingBatch
 from mmsearch.retriever.training.gathering import World, gather_values
@@ -42,6 +46,7 @@ from mmsearch.retriever.training.snapshots import (
     find_snapshot,
     list_snapshots,
     read_snapshot,
+    read_state,
     refuse_other,
     refuse_other_start,
     write_run_config,
@@ -51,7 +56,10 @@ from mmsearch.retriever.training.starting import start_hash
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 STOPPED_FILE = "stopped.json"
+ROWS = "rows"  # in the state of a snapshot
 SHOWN_ROWS = 5
 AGAIN_S = 2.0
 RATE_STEPS = 20  # that the pace is averaged over
@@ -75,7 +83,8 @@ class TrainingProgress:
 class TrainingReport:
     """What came of a run.
 
-    loss:    of the first step and of the last one that this process took
+    loss:    of the first step and of the last one that this process took; not a number, and
+             null as JSON, where it took none because the run was over
     recall:  of the held-out pairs, before the first step and after the last; None where there
              are none, or where the run was resumed
     rows:    pairs that were trained on;  held_out: pairs that it was probed with
@@ -103,7 +112,7 @@ class TrainingReport:
         return {
             "out": str(self.out),
             "steps": self.steps,
-            "loss": list(self.loss),
+            "loss": None if math.isnan(self.loss[1]) else list(self.loss),
             "recall_before": self.recall[0],
             "recall": self.recall[1],
             "seconds": round(self.seconds, 1),
@@ -140,9 +149,12 @@ def train(
     start = start_hash(prepared.model)
     if list_snapshots(out):
         refuse_other_start(out, start)
-    if world.rank == 0:
+    if world.rank != 0:
+        return Run(prepared, out, world, on_progress).go(resume=resume)
+    with _alone_in(out):
+        refuse_folder(out, config, resume=resume)  # another may have trained there meanwhile
         _write_config(out, config, start)
-    return Run(prepared, out, world, on_progress).go(resume=resume)
+        return Run(prepared, out, world, on_progress).go(resume=resume)
 
 
 def refuse_folder(out: Path, config: TrainingConfig, *, resume: bool) -> None:
@@ -324,25 +336,56 @@ class Run:
 
     def _save(self, step: int) -> None:
         if self.world.rank == 0 and step != self._saved:
+            self._refuse_not_finite(step)
             write_snapshot(
                 self.out,
                 step,
                 weights={name: one.detach() for name, one in self.optimiser.parameters.items()},
                 optimiser=self.optimiser.state(),
-                state={"num_steps": self.num_steps},
+                state={"num_steps": self.num_steps, ROWS: self._rows()},
                 keep=self.config.run.keep,
             )
         self._saved = step
 
+    def _rows(self) -> dict[str, Any]:
+        """Return what tells these rows from others: how many, and a hash of them in order."""
+        train, held_out = self.prepared.rows.train, self.prepared.rows.held_out
+        digest = hashlib.sha256(train.keys.tobytes() + held_out.keys.tobytes())
+        return {"train": len(train), "held_out": len(held_out), "hash": digest.hexdigest()[:16]}
+
+    def _refuse_not_finite(self, step: int) -> None:
+        """Raise TrainingStopped where a weight is not a number: no snapshot is made of it."""
+        for name, weight in self.optimiser.parameters.items():
+            if not bool(weight.isfinite().all()):
+                held = list_snapshots(self.out)
+                kept = f"; the snapshot of step {held[-1].step} is kept" if held else ""
+                raise TrainingStopped(
+                    f"{name} is not a number after step {step} of {self.num_steps}{kept}",
+                    hint="lower optimiser.learning_rate, and train again",
+                )
+
     def _resumed(self) -> int:
         """Take the weights and moments of the newest snapshot; return how many steps it took."""
         snapshot = find_snapshot(self.out)
+        began = read_state(snapshot).get(ROWS, self._rows())
+        if began != self._rows():
+            was, now = (f"{one['train']} and {one['held_out']}" for one in (began, self._rows()))
+            error = BadInput(
+                f"the rows of {self.out} are not those that it began with: to train on and held "
+                f"out they were {was}, and are {now}" + (", others" if was == now else "")
+            )
+            error.hint = "put the files back as they were, or train into another folder (--out DIR)"
+            raise error
         weights, state = read_snapshot(snapshot)
         known = self.optimiser.parameters
-        if weights.keys() != known.keys():
-            other = sorted(weights.keys() ^ known.keys())
+        shapes = {name: one.shape for name, one in known.items()}
+        if other := sorted(
+            name
+            for name in weights.keys() | known.keys()
+            if name not in weights or shapes.get(name) != weights[name].shape
+        ):
             raise TrainingStopped(
-                f"{snapshot.folder} is of another model: {other[0]} is in one of them only",
+                f"{snapshot.folder} is of another model: {other[0]} is not the same in both",
                 hint="train into another folder (--out DIR)",
             )
         with torch.no_grad():
@@ -369,7 +412,8 @@ class Run:
             told = {"step": step + 1, "stage": stage.name, "rows": rows, "not_finite": culprits}
             told |= {"loss": str(loss.total.item()), "norm": str(norm.item())}
             told |= {"parts": {name: str(value) for name, value in parts.items()}}
-            (self.out / STOPPED_FILE).write_text(json.dumps(told, indent=2) + "\n")
+            with suppress(OSError):  # the rows are named below, as many as a line holds
+                (self.out / STOPPED_FILE).write_text(json.dumps(told, indent=2) + "\n")
         named = culprits or rows
         shown = ", ".join(named[:SHOWN_ROWS])
         shown += f" and {len(named) - SHOWN_ROWS} more" if len(named) > SHOWN_ROWS else ""
@@ -412,6 +456,8 @@ class Run:
                 curves = draw_curves(self.out)
             except MissingExtra:
                 curves = None  # the run is whole without; the command says how to get it
+            except OSError as error:
+                logger.warning("%s", _not_written(self.out, error))
         return TrainingReport(
             out=self.out,
             steps=self.num_steps,
@@ -463,7 +509,10 @@ class _Metrics:
         self._out = out
         self._metrics = None
         if world.rank == 0:
-            self._metrics = Metrics(out, after=start, tensorboard=tensorboard)
+            try:
+                self._metrics = Metrics(out, after=start, tensorboard=tensorboard)
+            except OSError as error:
+                raise _not_written(out, error) from None
 
     def __enter__(self) -> Self:
         return self
@@ -531,20 +580,43 @@ def _is_due(done: int, every: int) -> bool:
 def _is_ours(out: Path) -> bool:
     """Return whether a folder is empty, or what a run left that got to no snapshot."""
     names = {path.name for path in out.iterdir()}
-    return not names or CONFIG_FILE in names
+    return names <= {LOCK_NAME} or CONFIG_FILE in names
 
 
 def _write_config(out: Path, config: TrainingConfig, start: str) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
         write_run_config(out, config, start=start)
     except OSError as error:
         raise _not_written(out, error) from None
 
 
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Make the folder, and keep other runs out of it; raises BadInput while one is in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(out, error) from None
+    lock = WriteLock(out)
+    try:
+        lock.__enter__()
+    except StoreLocked as error:
+        refused = BadInput(f"{out} is being trained into by {error.holder}")
+        refused.hint = "wait for it to finish, or train into another folder (--out DIR)"
+        raise refused from None
+    except StoreError as error:
+        raise TrainingStopped(str(error), hint="name another folder (--out DIR)") from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
 def _not_written(out: Path, error: OSError) -> TrainingStopped:
     reason = f"{out} cannot be written to: {(error.strerror or str(error)).lower()}"
-    return TrainingStopped(reason, hint="free some space, then run it again with --resume")
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "free some space, then run it again with --resume"
+    return TrainingStopped(reason, hint=hint if is_full else "name another folder (--out DIR)")
 
 
 def _out_of_memory(chunk: int, config: TrainingConfig) -> TrainingStopped:

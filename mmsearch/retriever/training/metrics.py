@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mmsearch.errors import MissingExtra
+from mmsearch.retriever.store.durable import write_file
 
 FILE = "metrics.jsonl"
 EVENTS = "tensorboard"
@@ -35,9 +36,9 @@ class Metrics:
     def __init__(self, run: Path, *, after: int = 0, tensorboard: bool = False) -> None:
         self._board = _board(run / EVENTS, after) if tensorboard else None
         kept = [line for line in _lines(run / FILE) if line["step"] <= after] if after else []
-        self._file = (run / FILE).open("w", encoding="utf-8")
-        for line in kept:
-            self._put(line)
+        # At once, so that nothing is lost where the disk is full or the run dies meanwhile.
+        write_file(run / FILE, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._file = (run / FILE).open("a", encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +87,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
         return
     for text in file.read_text(encoding="utf-8").splitlines():
         try:
-            yield json.loads(text)
-        except ValueError:  # the last line of a run that was killed
+            line = json.loads(text)
+            yield {"step": int(line["step"]), **line}
+        except (ValueError, TypeError, KeyError):  # the last line of a run that was killed
             return

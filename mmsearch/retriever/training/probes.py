@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsearch.errors import BadExample
+from mmsearch.errors import BadExample, TrainingStopped
 from mmsearch.retriever.models.checkpoint import Model
 from mmsearch.retriever.models.description import ModelDescription
 from mmsearch.retriever.training.examples import Collate, Example, SideBatch, TrainingBatch
@@ -75,6 +75,11 @@ class Probe:
             vectors = torch.cat(sides[name]) if sides[name] else _none(description, device)
             key = torch.cat(keys[name]) if keys[name] else _none(None, device)
             found[name] = gather_rows(vectors, world), gather_rows(key, world)
+        if not all(bool(vectors.isfinite().all()) for vectors, _ in found.values()):
+            raise TrainingStopped(
+                "the vectors of the held-out pairs are not numbers",
+                hint="lower optimiser.learning_rate, and train again",
+            )
         query, query_key = found["query"]
         positive, positive_key = found["positive"]
         return {

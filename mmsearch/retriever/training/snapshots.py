@@ -134,6 +134,14 @@ def cannot_write(
     )
 
 
+def read_state(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what was said beside a snapshot; raises TrainingStopped where it is damaged."""
+    try:
+        return read_json(snapshot.folder, STATE_FILE)
+    except (BadCheckpoint, OSError) as error:
+        raise _damaged(snapshot, error) from None
+
+
 def read_snapshot(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the weights and the optimiser's state of a snapshot.
 
@@ -146,10 +154,14 @@ def read_snapshot(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, Tens
             raise BadCheckpoint(snapshot.folder, f"it is of format {state['format']}")
         weights, optimiser = (_read_tensors(file) for file in files)
     except (BadCheckpoint, OSError) as error:
-        reason = f"the snapshot {snapshot.folder} cannot be read: {error}"
-        hint = "delete that folder; --resume then goes on from the one before it"
-        raise TrainingStopped(reason, hint=hint) from None
+        raise _damaged(snapshot, error) from None
     return weights, optimiser
+
+
+def _damaged(snapshot: Snapshot, error: Exception) -> TrainingStopped:
+    reason = f"the snapshot {snapshot.folder} cannot be read: {error}"
+    hint = "delete that folder; --resume then goes on from the one before it"
+    return TrainingStopped(reason, hint=hint)
 
 
 def final_weights(snapshot: Snapshot) -> dict[str, Tensor]:

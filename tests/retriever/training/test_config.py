@@ -136,6 +136,7 @@ def test_a_home_that_nobody_has_is_a_name_like_any_other(file: Path) -> None:
         ("optimiser.learning_rate=0.0", "more than 0"),
         ("optimiser.learning_rate=1" + 400 * "0", "larger number than can be counted with"),
         ("optimiser.betas=[0.9, 1.0]", "have to be in [0, 1)"),
+        ("optimiser.learning_rate=1e39", "far less"),
         ("optimiser.eps=0", "eps is 0.0, and has to be more than 0"),
         ("objective.decoder.num_heads=0", "num_heads is 0, and counts from 1"),
         ("objective.decoder.num_heads=3", "does not make 3 heads of an even width"),
