@@ -228,8 +228,7 @@ class Run:
                 metrics.write(line)
                 done = step + 1
                 is_last = done == self.num_steps
-                was_asked, met = self._heard(interrupts.asked)
-                if met:
+                if met := self._newly_bad():
                     metrics.write({"step": done, "bad_rows": _named(met)})
                     line["bad_rows"] = _named(met)
                 if step == start:
@@ -240,7 +239,8 @@ class Run:
                 if self._tell and self.world.rank == 0:
                     left = pace.seconds * (self.num_steps - done)
                     self._tell(TrainingProgress(done, self.num_steps, line, left))
-                stops = was_asked and not is_last
+                # Not before: the probe takes long, and whoever is told may have had enough.
+                stops = any(gather_values(interrupts.asked, self.world)) and not is_last
                 if is_last or stops or _is_due(done, run.save_every):
                     self._save(done)
                     pace.pause()
@@ -258,14 +258,14 @@ class Run:
             "leaks": _named(rows.leaks),
         }
 
-    def _heard(self, asked: bool) -> tuple[bool, list[BadRow]]:
-        """Return whether any process is asked to stop, and the bad rows that any met first."""
+    def _newly_bad(self) -> list[BadRow]:
+        """Return the bad rows that any process met since the last step, and none before."""
         known = {one.row for one in self.bad}
-        heard = gather_values((asked, list(self._met)), self.world)
+        heard = gather_values(list(self._met), self.world)
         self._met.clear()
-        met = {one.row: one for _, rows in heard for one in rows if one.row not in known}
+        met = {one.row: one for rows in heard for one in rows if one.row not in known}
         self.bad += met.values()
-        return any(one for one, _ in heard), list(met.values())
+        return list(met.values())
 
     def _enter_stage(self, step: int, start: int) -> None:
         """Let learn what learns from this step on, and forget moments where that is asked."""
