@@ -33,7 +33,7 @@ class HeadsRecipe:
     """
 
     members: int = 2
-    epochs: int = 20
+    epochs: int = 24
     batch: int = 1_024
     learning_rate: float = 1e-3
     words_learning_rate: float = 2e-4
@@ -42,7 +42,7 @@ class HeadsRecipe:
     words_dropout: float = 0.3
     noise: float = 0.3
     temperature: float = 0.05
-    same_picture: float = 0.5
+    same_picture: float = 0.7
     hold: float = 5.0
     similarities: float = 20.0
     soft: float = 0.3

@@ -4,6 +4,7 @@
     caches    the mix of training rows through the towers, once
     kinds     none, LaME, PLUME (from LaME's decoder): the decoder behind a gate
     choose    on VALIDATION books: the best of base and kinds, the cheapest of those level
+    refit     where the base won: its heads on the validation books too
     ship      int8 folder, calibrated and measured on HELD_OUT books as it was written
 
 Needs the ``train`` extra and the folder of development data. Everything is kept in --work,
@@ -65,7 +66,7 @@ SIZES = MixSizes(
     pages=900, photos=500, changes=3, composed_charts=250, composed_figures=400, clips=400,
     moving=200, definitions=2_000, titles=1_500, cloze=3_500, captions=3_000,
 )  # fmt: skip
-HEAD_WIDTH, WORDS_WIDTH = 1_280, 512
+HEAD_WIDTH, WORDS_WIDTH = 1_280, 0
 TEXT_TOKENS = 64
 # What a core of a laptop does in some ten minutes each; ``--set`` says otherwise.
 STEPS = ("run.device=cpu", "run.batch=128", "run.probe_every=0", "optimiser.learning_rate=8e-4")
@@ -91,6 +92,10 @@ class Work:
     @property
     def base(self) -> Path:
         return self.folder / "base"
+
+    @property
+    def final(self) -> Path:
+        return self.folder / "final"
 
     def run(self, kind: str) -> Path:
         return self.folder / "runs" / kind
@@ -123,27 +128,45 @@ def make_base(
     else:
         backbone.vision = read_checkpoint(vision)[1].backbone.vision
     round_weights(backbone.vision)  # so that features are those of the file that is written
-    examples, pictures, _ = open_mix(work, backbone, [pairs[i] for i in train])
-    photos = [photo_of(work.data, pairs[i]) for i in train]
-    hard = [Probed(one, 1) for one in photos]
-    probed = PictureCache(work.folder / "cache/probed", hard, backbone)
-    probed.fill(backbone, say=True)
-    views = [
-        _pooled(pictures, [one.key for one in photos]),
-        _pooled(pictures, [Viewed(one, 1).key for one in photos]),
-        _pooled(probed, [one.key for one in hard]),
-    ]
+    examples, _, _ = open_mix(work, backbone, [pairs[i] for i in train])
+    fit_heads(work, model, [pairs[i] for i in train], words, heads)
+    head = model.head
+    made = Model(backbone, NoReasoner(NoneConfig(), backbone), head).eval()
+    described = dataclasses.replace(describe(backbone), head="turned")
+    write_checkpoint(work.base, made, described)
+    print(f"base: {len(examples)} rows in the mix, {len(train)} pairs", flush=True)
+
+
+def fit_heads(
+    work: Work, model: Model, train: Sequence[Pair], words: Sequence[Tensor], heads: HeadsRecipe
+) -> None:
+    """Train the heads of ``model`` on three views of each picture, and turn what they make."""
+    backbone = model.backbone
+    photos = [photo_of(work.data, pair) for pair in train]
+    kinds = [photos, [Viewed(one, 1) for one in photos], [Probed(one, 1) for one in photos]]
+    every = [picture for kind in kinds for picture in kind]
+    cache = PictureCache(work.folder / f"cache/views-{len(photos)}", every, backbone)
+    cache.fill(backbone, say=True)
+    views = [_pooled(cache, [one.key for one in kind]) for kind in kinds]
     train_heads(backbone, views, words, heads)
     with torch.no_grad():
         seen = torch.cat([backbone.pictures_base(rows) for rows in torch.split(views[0], 1_024)])
         told = torch.cat([backbone.words_base(one[one.any(dim=1)]) for one in words])
         few = torch.randperm(len(told), generator=torch.Generator().manual_seed(work.seed))
-        head = TurnedHead(backbone.width, backbone.dim)
-        head.turn_towards(torch.cat([seen, told[few[: len(seen)]]]))
-    made = Model(backbone, NoReasoner(NoneConfig(), backbone), head).eval()
-    described = dataclasses.replace(describe(backbone), head="turned")
-    write_checkpoint(work.base, made, described)
-    print(f"base: {len(examples)} rows in the mix, {len(train)} pairs", flush=True)
+        model.head = TurnedHead(backbone.width, backbone.dim)
+        model.head.turn_towards(torch.cat([seen, told[few[: len(seen)]]]))
+
+
+def refit(work: Work, heads: HeadsRecipe) -> None:
+    """Write the base with heads that have seen the validation books too, once all is chosen."""
+    if (work.final / "mmsearch.json").exists():
+        return
+    described, model = read_checkpoint(work.base)
+    start = work.folder / "final-start"
+    pairs, _, train, _ = training_pairs(model.backbone, work.data, start, books=HELD_OUT)
+    words = [one[train] for one in words_of(model.backbone, pairs, work.folder / "start")]
+    fit_heads(work, model, [pairs[i] for i in train], words, heads)
+    write_checkpoint(work.final, model.eval(), described)
 
 
 def open_mix(
@@ -229,8 +252,8 @@ def compare(work: Work, kinds: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _made(work: Work, kind: str) -> tuple[ModelDescription, Model]:
-    if kind == "base":
-        return read_checkpoint(work.base)
+    if kind in ("base", "final"):
+        return read_checkpoint(work.folder / kind)
     return trained_model(work.run(kind), find_snapshot(work.run(kind)))
 
 
@@ -282,19 +305,24 @@ def main() -> None:
             heads=HeadsRecipe(seed=asked.seed),
         ),
         **{kind: partial(train_kind, work, kind, asked.set) for kind in OF_KIND},
-        "ship": lambda: _compare_and_ship(work, asked.out or work.folder / "model"),
+        "ship": lambda: _compare_and_ship(
+            work, asked.out or work.folder / "model", HeadsRecipe(seed=asked.seed)
+        ),
     }  # fmt: skip
     for name, stage in stages.items():
         if asked.stage in (None, name):
             stage()
 
 
-def _compare_and_ship(work: Work, out: Path) -> None:
+def _compare_and_ship(work: Work, out: Path, heads: HeadsRecipe) -> None:
     rows = compare(work, [kind for kind in OF_KIND if work.run(kind).exists()])
     kind, effort = chosen(rows)
     results = {"seed": work.seed, "chosen": {"model": kind, "effort": effort}, "rows": rows}
     (work.folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(f"chosen: {kind} at effort {effort}", flush=True)
+    if kind == "base":  # a decoder stands on the heads that it was trained on
+        refit(work, heads)
+        kind = "final"
     ship(work, kind, effort, out)
 
 
