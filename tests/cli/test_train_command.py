@@ -93,7 +93,8 @@ def test_every_flag_has_help_and_every_command_an_example(command: str, run: Run
 
 @pytest.mark.parametrize("command", ["train", "export"])
 def test_the_examples_in_the_help_run(command: str, run: Run, pairs: Path) -> None:
-    run("train", "tiny", *SHORT)
+    if command == "export":
+        run("train", "tiny", *SHORT)
     for number, example in enumerate(examples(run(command, "--help").out)):
         words = shlex.split(example)[1:]
         if command == "train" and "--from" not in words:
