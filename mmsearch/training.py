@@ -340,7 +340,7 @@ class MediaOpener:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._warnings.__exit__()
+        self._warnings.__exit__(None, None, None)
         if self._sandbox is not None:
             self._sandbox.close()
 

@@ -12,6 +12,7 @@ else that was tried on validation books helped as surely.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -218,7 +219,7 @@ def joined(heads: Sequence[nn.Sequential], *, scale: float = 1.0) -> nn.Sequenti
     firsts, biases, lasts = [], [], []
     for head in heads:
         norm = head[0] if isinstance(head[0], nn.LayerNorm) else None
-        widen, narrow = head[-3], head[-1]
+        widen, narrow = cast(nn.Linear, head[-3]), cast(nn.Linear, head[-1])
         weight, bias = widen.weight.detach() * scale, widen.bias.detach()
         if norm is not None:
             bias = bias + weight @ norm.bias.detach()
@@ -233,7 +234,7 @@ def joined(heads: Sequence[nn.Sequential], *, scale: float = 1.0) -> nn.Sequenti
         widen.weight.copy_(first)
         widen.bias.copy_(torch.cat(biases))
         narrow.weight.copy_(last)
-        narrow.bias.copy_(torch.stack([head[-1].bias.detach() for head in heads]).mean(dim=0))
+        narrow.bias.copy_(torch.stack([cast(nn.Linear, head[-1]).bias.detach() for head in heads]).mean(dim=0))
     layers = [widen, nn.GELU(), narrow]
     if isinstance(heads[0][0], nn.LayerNorm):
         layers.insert(0, nn.LayerNorm(first.shape[1]))

@@ -55,7 +55,7 @@ from mmsearch.retriever.training.default.reasoners import Thinned, kind_config, 
 from mmsearch.retriever.training.default.start import describe, starting_model
 from mmsearch.retriever.training.default.tasks import Probed
 from mmsearch.retriever.training.default.trunk import TrunkRecipe, train_trunk
-from mmsearch.retriever.training.examples import Collate, Example
+from mmsearch.retriever.training.examples import Collate, Example, Picture
 from mmsearch.retriever.training.export import trained_model
 from mmsearch.retriever.training.loop import TrainingProgress
 from mmsearch.retriever.training.snapshots import find_snapshot
@@ -143,7 +143,11 @@ def fit_heads(
     """Train the heads of ``model`` on three views of each picture, and turn what they make."""
     backbone = model.backbone
     photos = [photo_of(work.data, pair) for pair in train]
-    kinds = [photos, [Viewed(one, 1) for one in photos], [Probed(one, 1) for one in photos]]
+    kinds: list[Sequence[Picture]] = [
+        photos,
+        [Viewed(one, 1) for one in photos],
+        [Probed(one, 1) for one in photos],
+    ]
     every = [picture for kind in kinds for picture in kind]
     cache = PictureCache(work.folder / f"cache/views-{len(photos)}", every, backbone)
     cache.fill(backbone, say=True)

@@ -47,8 +47,8 @@ def starting_model(data: Path, *, seed: int, head_width: int = 768, words_width:
     nn.init.normal_(backbone.end, std=0.02)
     for head in (backbone.visual_head, backbone.words_head):
         if head is not None:
-            nn.init.zeros_(head[-1].weight)
-            nn.init.zeros_(head[-1].bias)
+            for parameter in head[-1].parameters():
+                nn.init.zeros_(parameter)
     model = Model(
         backbone,
         NoReasoner(NoneConfig(), backbone),

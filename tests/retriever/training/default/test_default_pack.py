@@ -50,7 +50,7 @@ def test_a_run_reads_what_was_packed(examples: list[Example], tmp_path: Path) ->
         assert rows[i].query.rationale == example.query.rationale
         assert rows[i].dataset == example.dataset
     seen = open_still(rows[0].positive.parts[0])  # type: ignore[arg-type]
-    assert seen.pixels.shape[2] == 3  # type: ignore[union-attr]
+    assert seen.pixels.shape[2] == 3
     film = open_still(rows[4].positive.parts[0])  # type: ignore[arg-type]
     assert len(film.pixels) == 8
     assert len(rows[5].negatives) == 1

@@ -7,6 +7,7 @@ import torch
 
 from mmsearch.retriever.models.backbones.default import DefaultBackbone
 from mmsearch.retriever.models.checkpoint import read_checkpoint
+from mmsearch.retriever.models.head import ResidualHead
 from mmsearch.retriever.models.tiny import write_random_checkpoint
 from mmsearch.retriever.training.default.caches import (
     CachedCollate,
@@ -81,6 +82,7 @@ def test_every_kind_begins_at_the_vectors_of_the_base(
     collate = Caches(tmp_path, examples)(model.backbone)
     prepared = prepare_cached(config, model, described_too, collate, examples, [])
     batch = collate(examples, seed=0)
+    assert isinstance(plain.head, ResidualHead)
     plain.head.alpha.data.zero_()
 
     begun = embed_side(model, prepared.description, batch.positive, effort=described_too.effort)

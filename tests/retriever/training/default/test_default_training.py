@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image as pil
+from torch import nn
 
 from mmsearch.retriever.models.backbones.default import DefaultBackbone
 from mmsearch.retriever.models.tiny import CONFIG, random_model
@@ -196,7 +198,7 @@ def test_the_heads_are_trained_alike_at_every_run() -> None:
     for _ in range(2):
         backbone = with_words_head()
         train_heads(backbone, views, [words], HeadsRecipe(epochs=2, batch=8))
-        trained.append(backbone.visual_head[3].weight)
+        trained.append(cast(nn.Linear, backbone.visual_head[3]).weight)
         assert trained[-1].isfinite().all()
 
     torch.testing.assert_close(trained[0], trained[1], atol=0, rtol=0)
