@@ -234,7 +234,9 @@ def joined(heads: Sequence[nn.Sequential], *, scale: float = 1.0) -> nn.Sequenti
         widen.weight.copy_(first)
         widen.bias.copy_(torch.cat(biases))
         narrow.weight.copy_(last)
-        narrow.bias.copy_(torch.stack([cast(nn.Linear, head[-1]).bias.detach() for head in heads]).mean(dim=0))
+        narrow.bias.copy_(
+            torch.stack([cast(nn.Linear, head[-1]).bias.detach() for head in heads]).mean(dim=0)
+        )
     layers = [widen, nn.GELU(), narrow]
     if isinstance(heads[0][0], nn.LayerNorm):
         layers.insert(0, nn.LayerNorm(first.shape[1]))
