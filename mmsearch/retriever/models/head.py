@@ -65,7 +65,9 @@ class TurnedHead(ResidualHead):
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__(width, dim)
-        self.register_buffer("turn", torch.eye(dim))
+        # Not torch.eye: on "meta", where models are built, it would load torch's compiler.
+        self.register_buffer("turn", torch.zeros(dim, dim))
+        self.turn.view(-1)[:: dim + 1].fill_(1.0)
 
     def turn_towards(self, vectors: Tensor) -> None:
         """Order the dimensions by what ``vectors [n, d]``, as this head makes them, vary in."""

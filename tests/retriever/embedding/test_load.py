@@ -276,3 +276,13 @@ def test_the_default_knows_a_picture_again_after_it_was_cropped(default: LatentE
     cropped = default.embed([Item([np.ascontiguousarray(p.pixels[8:, 8:])]) for p in pictures])
 
     assert (cropped @ whole.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
+def test_loading_the_default_does_not_load_a_compiler() -> None:
+    load = "from mmsearch.retriever.embedding.load import load_embedder; load_embedder('default')"
+    report = "; import sys; assert 'torch' in sys.modules; print('torch._dynamo' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", load + report], capture_output=True, text=True, check=True
+    )
+
+    assert run.stdout == "False\n"
