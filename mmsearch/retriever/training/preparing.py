@@ -128,10 +128,35 @@ def prepare(config: TrainingConfig, *, opener: Opener = open_still, world: World
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             add_lora(model, config.lora)
+    objective = seeded_objective(config, model, description)
+    collate = MediaCollate(model.backbone, opener, max_text=config.data.max_text)
+    prepared = assembled(config, model, description, objective, rows, collate)
+    if all(name.startswith(EXTRAS) for name in prepared.optimiser.parameters):
+        raise BadSetting("model.frozen", "nothing of the model is left that could learn")
+    return prepared
+
+
+def seeded_objective(
+    config: TrainingConfig, model: Model, description: ModelDescription
+) -> Objective:
+    """Return the recipe of a run on the model's device; equal seeds draw equal extras."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed + 1)
+        torch.manual_seed(config.run.seed + 1)
         objective = build_objective(config.objective, model, readout=description.readout)
-    objective.extras.to(device)
+    objective.extras.to(next(model.parameters()).device)
+    return objective
+
+
+def assembled(
+    config: TrainingConfig,
+    model: Model,
+    description: ModelDescription,
+    objective: Objective,
+    rows: TrainingRows,
+    collate: MediaCollate,
+) -> Prepared:
+    """Return a run of these parts, with its plan, its number of steps and its optimiser."""
+    run = config.run
     plan = BatchPlan(rows.train, batch=run.batch, seed=run.seed)
     num_steps = run.steps or max(round(run.epochs * plan.steps_per_epoch), 1)
     parts = parts_of(model, objective)
@@ -142,20 +167,9 @@ def prepare(config: TrainingConfig, *, opener: Opener = open_still, world: World
         num_steps=num_steps,
         new=frozenset(name for name, _ in parts.get("fresh", ())),
     )
-    if all(name.startswith(EXTRAS) for name in optimiser.parameters):
-        raise BadSetting("model.frozen", "nothing of the model is left that could learn")
-    collate = MediaCollate(model.backbone, opener, max_text=config.data.max_text)
+    device = next(model.parameters()).device
     return Prepared(
-        config,
-        device,
-        description,
-        model,
-        objective,
-        rows,
-        plan,
-        num_steps,
-        optimiser,
-        collate,
+        config, device, description, model, objective, rows, plan, num_steps, optimiser, collate
     )
 
 

@@ -23,18 +23,20 @@ from mmsearch.retriever.training.config import TrainingConfig, read_config
 from mmsearch.retriever.training.examples import Collate, Example, Side, TrainingBatch
 from mmsearch.retriever.training.gathering import World
 from mmsearch.retriever.training.loop import Run, TrainingProgress, TrainingReport, refuse_folder
-from mmsearch.retriever.training.objectives import build_objective
-from mmsearch.retriever.training.optimiser import Optimiser
-from mmsearch.retriever.training.preparing import Prepared, TrainingRows
+from mmsearch.retriever.training.preparing import (
+    Prepared,
+    TrainingRows,
+    assembled,
+    seeded_objective,
+)
 from mmsearch.retriever.training.records import listed_rows
-from mmsearch.retriever.training.sampling import BatchPlan
 from mmsearch.retriever.training.snapshots import (
     final_weights,
     find_snapshot,
     list_snapshots,
     write_run_config,
 )
-from mmsearch.retriever.training.starting import parts_of, start_model
+from mmsearch.retriever.training.starting import start_model
 
 CONFIG = Path(__file__).parents[1] / "configs/default.toml"
 # What a kind says otherwise than configs/default.toml, which is PLUME's.
@@ -119,43 +121,19 @@ def prepare_cached(
     which costs no pass of the decoder. Behind an open gate `out` begins at zeros, so the
     first vectors are those of the base, and its gradient is not nothing.
     """
-    run, head = config.run, model.head
+    head = model.head
     if isinstance(head, ResidualHead):
         with torch.no_grad():
             head.alpha.zero_()
             nn.init.zeros_(head.out.weight)
             nn.init.zeros_(head.out.bias)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed + 1)
-        objective = build_objective(config.objective, model, readout=description.readout)
-    objective.extras.to(next(model.parameters()).device)
+    objective = seeded_objective(config, model, description)
     if isinstance(head, ResidualHead):
         with torch.no_grad():
             head.alpha.fill_(GATE)
     told = listed_rows(train, WEIGHTS)
     rows = TrainingRows(told, listed_rows(held_out), bad=(), num_bad=0, leaks=())
-    plan = BatchPlan(rows.train, batch=run.batch, seed=run.seed)
-    num_steps = run.steps or max(round(run.epochs * plan.steps_per_epoch), 1)
-    parts = parts_of(model, objective)
-    optimiser = Optimiser(
-        parts,
-        config.optimiser,
-        stages=objective.stages,
-        num_steps=num_steps,
-        new=frozenset(name for name, _ in parts["fresh"]),
-    )
-    return Prepared(
-        config,
-        next(model.parameters()).device,
-        description,
-        model,
-        objective,
-        rows,
-        plan,
-        num_steps,
-        optimiser,
-        cast(Any, collate),
-    )
+    return assembled(config, model, description, objective, rows, cast(Any, collate))
 
 
 class Thinned:
