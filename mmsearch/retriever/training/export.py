@@ -14,7 +14,6 @@ import itertools
 import logging
 import math
 import os
-import random
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from mmsearch.retriever.training.loading import MediaCollate, Opener, open_still
 from mmsearch.retriever.training.looks import content_key
 from mmsearch.retriever.training.lora import add_lora, merge_lora
 from mmsearch.retriever.training.optimiser import count
-from mmsearch.retriever.training.preparing import read_rows
+from mmsearch.retriever.training.preparing import kept_back, read_rows
 from mmsearch.retriever.training.records import open_rows
 from mmsearch.retriever.training.snapshots import (
     Snapshot,
@@ -104,8 +103,7 @@ def held_out_pairs(config: TrainingConfig) -> list[Example]:
         held_out = open_rows(data.held_out)
     elif data.held_out_share:
         rows = open_rows(data.train)
-        order = random.Random(config.run.seed).sample(range(len(rows)), len(rows))
-        held_out = rows.select(sorted(order[: round(len(rows) * data.held_out_share)]))
+        held_out, _ = kept_back(rows, data.held_out_share, seed=config.run.seed)
     else:
         return []
     held_out, _ = Guard(looks=False).clean(held_out)  # without those that give themselves away

@@ -95,9 +95,7 @@ def read_rows(config: TrainingConfig, opener: Opener = open_still) -> TrainingRo
         held_out = open_rows(data.held_out)
         bad, num_bad = bad + list(held_out.bad), num_bad + held_out.num_bad
     else:
-        order = random.Random(config.run.seed).sample(range(len(train)), len(train))
-        kept = round(len(train) * data.held_out_share)
-        held_out, train = train.select(sorted(order[:kept])), train.select(sorted(order[kept:]))
+        held_out, train = kept_back(train, data.held_out_share, seed=config.run.seed)
     guard = Guard(opener, above=config.objective.near_duplicate, looks=data.compare_looks)
     probed, gifts = guard.clean(held_out)  # which give themselves away: nothing is held out yet
     guard.hold_out(held_out)
@@ -108,6 +106,13 @@ def read_rows(config: TrainingConfig, opener: Opener = open_still) -> TrainingRo
         reason += " and contrast needs two" + (f" ({reasons})" if reasons else "")
         raise BadTrainingFile(data.train[0].path, reason)
     return TrainingRows(clean, probed, tuple(bad), num_bad, (*leaks, *gifts))
+
+
+def kept_back(rows: Rows, share: float, *, seed: int) -> tuple[Rows, Rows]:
+    """Return a share of the rows, drawn by the seed, and the others; both in their order."""
+    order = random.Random(seed).sample(range(len(rows)), len(rows))
+    kept = round(len(rows) * share)
+    return rows.select(sorted(order[:kept])), rows.select(sorted(order[kept:]))
 
 
 def prepare(config: TrainingConfig, *, opener: Opener = open_still, world: World) -> Prepared:
