@@ -47,6 +47,21 @@ class View(enum.StrEnum):
     TEXT = "text"
 
 
+class Backend(enum.StrEnum):
+    """What answers which vectors are nearest; all keep the promise of `seams.VectorIndex`.
+
+    auto:  faiss where its file lies beside the tables, else lance
+    lance: the tables themselves, on disk: every row below a size, an index above it
+    faiss: a file beside the tables, mapped into memory
+    exact: every row, from memory (or from that of a GPU)
+    """
+
+    AUTO = "auto"
+    LANCE = "lance"
+    FAISS = "faiss"
+    EXACT = "exact"
+
+
 class Role(enum.StrEnum):
     """On which side of a search an item stands; some models prompt them apart."""
 
@@ -230,6 +245,8 @@ class Segment:
     pixels:     uint8 RGB ``[frames, height, width, 3]``, already within the pixel
                 budget of `ReadPolicy`; one frame for a page or a picture; None for text
     thumbnail:  a small WebP for people, empty for text
+    look:       what it looks like in 64 bits (a difference hash): near-duplicates differ in
+                few of them; None for text
     """
 
     kind: Kind
@@ -239,6 +256,7 @@ class Segment:
     about: str = ""
     pixels: "Pixels | None" = None
     thumbnail: bytes = b""
+    look: int | None = None
 
     @property
     def num_words(self) -> int:
@@ -304,6 +322,8 @@ class Document:
     content_hash:  blake2b of its bytes, 32 hex digits; empty when it could not be read
     commit_id:     names the rows and the media file that this version of it owns
     error:         why it failed; empty when it did not
+    awaits_ocr:    it can be found by its looks, and the words in its pictures are still to
+                   be read
     """
 
     path: str
@@ -315,6 +335,7 @@ class Document:
     commit_id: str
     num_segments: int = 0
     error: str = ""
+    awaits_ocr: bool = False
 
 
 def stored_path(path: Path) -> str:

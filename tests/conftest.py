@@ -40,6 +40,13 @@ class WordEmbedder:
             (asked, kept): Calibration(midpoint=0.5, slope=10.0) for asked in View for kept in View
         }
 
+    @property
+    def call_tokens(self) -> int:
+        return 24
+
+    def num_tokens(self, item: Item) -> int:
+        return 1
+
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         rows = np.stack([self._row(item) for item in items])
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

@@ -325,6 +325,7 @@ def _row(reading: Reading, segment: Segment, vectors: "Mapping[View, Vectors]") 
         about=segment.about,
         vectors=vectors,
         thumbnail=segment.thumbnail,
+        look=segment.look,
     )
 
 

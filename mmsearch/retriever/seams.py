@@ -134,6 +134,15 @@ class Embedder(Protocol):
         """How to read a cosine, by (side of the query, side of the segment)."""
         ...
 
+    @property
+    def call_tokens(self) -> int:
+        """How many tokens of work one call should have to keep its device busy."""
+        ...
+
+    def num_tokens(self, item: Item) -> int:
+        """Return about how many tokens of work an item is."""
+        ...
+
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         """Return float32 ``[n, d]``, one unit row an item, in the order given.
 
@@ -152,7 +161,12 @@ class Neighbour(NamedTuple):
 
 
 class VectorIndex(Protocol):
-    """Answers which segments are nearest; one promise, several back-ends."""
+    """Answers which segments are nearest; one promise, several back-ends.
+
+    Where every row is looked at, the answer is exact; where an index chooses the rows to
+    look at, recall@10 is at least 0.98, filtered or not. Scores are cosines of the kept
+    vectors (half precision) and of no code that stands for them.
+    """
 
     def nearest(
         self, view: View, vector: "Vectors", *, k: int, where: str | None = None

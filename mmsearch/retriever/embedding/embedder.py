@@ -97,6 +97,14 @@ class LatentEmbedder:
         """Tokens of work that a batch holds by now."""
         return self._budget.tokens
 
+    @property
+    def call_tokens(self) -> int:
+        # Two batches: the next is collated while one is computed.
+        return 2 * self._budget.tokens
+
+    def num_tokens(self, item: Item) -> int:
+        return self._model.backbone.num_tokens(item)
+
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         role = Role(role)
         vectors = np.zeros((len(items), self._space.dim), dtype=np.float32)

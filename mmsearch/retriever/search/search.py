@@ -24,7 +24,7 @@ from mmsearch.retriever.search.fusion import (
 from mmsearch.retriever.search.grouping import best_of_each
 from mmsearch.retriever.search.question import Question
 from mmsearch.retriever.store.store import Snapshot, Store, StoredSegment
-from mmsearch.retriever.store.tables import terms
+from mmsearch.retriever.store.words import terms
 from mmsearch.values import Hit, View
 
 # How deep each list is asked: what one list has at rank 200 the others may have at 1. The

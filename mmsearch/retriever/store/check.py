@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from mmsearch.errors import StoreError
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import UNIT_TOLERANCE, VECTOR_COLUMN
-from mmsearch.retriever.store.tables import TEXT_COLUMNS, Table
+from mmsearch.retriever.store.tables import Table
+from mmsearch.retriever.store.words import TEXT_COLUMNS
 from mmsearch.values import Document
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ It is written last when an index is made, so a folder with one is a whole index.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,17 +14,24 @@ from mmsearch.retriever.store.durable import write_file
 from mmsearch.values import Space
 
 NAME = "index.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+DATA = re.compile(r"\.|generation-[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What an index says of itself."""
+    """What an index says of itself.
+
+    data: the folder below its own in which its tables and its media lie. Another one is
+          filled while this one answers (a rebuild, a new schema), and naming it here is
+          the moment at which it takes over
+    """
 
     space: Space
     schema_version: int = SCHEMA_VERSION
     mmsearch_version: str = ""
     created: str = ""
+    data: str = "."
 
 
 def write_header(folder: Path, space: Space) -> Header:
@@ -67,6 +75,9 @@ def read_header(folder: Path) -> Header:
         space = Space(**{field.name: content["space"][field.name] for field in fields(Space)})
         if type(space.dim) is not int or space.dim < 1:
             raise ValueError(f"dimension {space.dim!r}")
+        data = content.get("data", ".")  # schema 1 had none
+        if not isinstance(data, str) or not DATA.fullmatch(data):
+            raise ValueError(f"data folder {data!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise StoreDamaged(folder, f"{NAME} is incomplete ({error!r})") from error
     return Header(
@@ -74,4 +85,5 @@ def read_header(folder: Path) -> Header:
         schema_version=version,
         mmsearch_version=str(content.get("mmsearch_version", "")),
         created=str(content.get("created", "")),
+        data=data,
     )

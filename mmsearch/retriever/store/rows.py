@@ -7,6 +7,7 @@ Tables hold UTF-8: a lone surrogate in a path or a text is kept as its escape.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ SEGMENT_COLUMNS = (
     "about",
     "num_words",
     "views",
+    "look",
+    "modified",
 )
 # A unit vector in float32, or one that passed through float16 on its way.
 UNIT_TOLERANCE = 1e-2
@@ -38,7 +41,11 @@ UNIT_TOLERANCE = 1e-2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Row:
-    """One segment ready to be kept; ``vectors`` are ``[d]``, unit, for the views it has."""
+    """One segment ready to be kept.
+
+    vectors: ``[d]``, unit, for the views it has; kept in half precision
+    look:    see `values.Segment`
+    """
 
     segment_id: str
     kind: Kind
@@ -48,11 +55,16 @@ class Row:
     about: str
     vectors: "Mapping[View, Vectors]"
     thumbnail: bytes
+    look: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSegment:
-    """A segment as the store gives it back; vectors and thumbnail are asked for apart."""
+    """A segment as the store gives it back; vectors and thumbnail are asked for apart.
+
+    modified: when the content of its file was last written, as its time said when it was
+              read; UTC
+    """
 
     segment_id: str
     path: str
@@ -63,6 +75,8 @@ class StoredSegment:
     about: str
     num_words: int
     views: frozenset[View]
+    look: int | None
+    modified: datetime
 
 
 def segments_schema(dim: int) -> "pa.Schema":
@@ -76,9 +90,11 @@ def segments_schema(dim: int) -> "pa.Schema":
         "char_start": pa.int64(),
         "char_end": pa.int64(),
         "num_words": pa.int32(),
+        "look": pa.uint64(),
+        "modified": pa.timestamp("us", "UTC"),
     }
     fields = [pa.field(name, types.get(name, pa.string())) for name in SEGMENT_COLUMNS]
-    vectors = [pa.field(name, pa.list_(pa.float32(), dim)) for name in VECTOR_COLUMN.values()]
+    vectors = [pa.field(name, pa.list_(pa.float16(), dim)) for name in VECTOR_COLUMN.values()]
     return pa.schema([*fields, *vectors])
 
 
@@ -97,7 +113,9 @@ def documents_schema() -> "pa.Schema":
             ("commit_id", pa.string()),
             ("num_segments", pa.int32()),
             ("num_thumbnails", pa.int32()),
+            ("pack", pa.string()),
             ("error", pa.string()),
+            ("awaits_ocr", pa.bool_()),
         ]
     )
 
@@ -137,6 +155,8 @@ def segments_table(batch: "Iterable[tuple[Document, Sequence[Row]]]", dim: int) 
         "about": [utf8(row.about) for _, row in pairs],
         "num_words": [len(row.text.split()) for _, row in pairs],
         "views": [" ".join(sorted(row.vectors)) for _, row in pairs],
+        "look": [row.look for _, row in pairs],
+        "modified": [document.mtime_ns // 1_000 for document, _ in pairs],
     }
     for view, name in VECTOR_COLUMN.items():
         columns[name] = _vector_column([row for _, row in pairs], view, dim)
@@ -152,7 +172,7 @@ def _vector_column(rows: Sequence[Row], view: View, dim: int) -> "pa.Array":
     import numpy as np
     import pyarrow as pa
 
-    matrix = np.zeros((len(rows), dim), dtype=np.float32)
+    matrix = np.zeros((len(rows), dim), dtype=np.float16)
     missing = np.ones(len(rows), dtype=bool)
     for number, row in enumerate(rows):
         if view not in row.vectors:
@@ -183,7 +203,9 @@ def documents_table(documents: "Iterable[tuple[Document, int]]") -> "pa.Table":
                 "commit_id": document.commit_id,
                 "num_segments": document.num_segments,
                 "num_thumbnails": num_thumbnails,
+                "pack": "",
                 "error": utf8(document.error),
+                "awaits_ocr": document.awaits_ocr,
             }
             for document, num_thumbnails in documents
         ],
@@ -203,6 +225,7 @@ def document_from(row: Mapping[str, Any]) -> Document:
         commit_id=row["commit_id"],
         num_segments=row["num_segments"],
         error=row["error"],
+        awaits_ocr=row["awaits_ocr"],
     )
 
 
@@ -218,6 +241,8 @@ def segment_from(row: Mapping[str, Any]) -> StoredSegment:
         about=row["about"],
         num_words=row["num_words"],
         views=frozenset(View(view) for view in row["views"].split()),
+        look=row["look"],
+        modified=row["modified"],
     )
 
 

@@ -23,7 +23,8 @@ from mmsearch.retriever.store.rows import (
     segment_from,
     utf8,
 )
-from mmsearch.retriever.store.tables import Table, terms
+from mmsearch.retriever.store.tables import Table
+from mmsearch.retriever.store.words import terms
 from mmsearch.values import Document, View
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ class Store:
         self.header = header
         self._documents = documents
         self._segments = segments
-        self._media = Media(path)
+        self._media = Media(self.home)
         self._latest: Snapshot | None = None
         self._taking = threading.Lock()
 
@@ -119,12 +119,17 @@ class Store:
         """
         path = path.absolute()
         header = read_header(path)
-        return cls(path, header, *open_tables(path, header.space.dim))
+        return cls(path, header, *open_tables(path / header.data, header.space.dim))
 
     @staticmethod
     def exists(path: Path) -> bool:
         """Say whether ``path`` is an index (damaged ones included)."""
         return (path / NAME).is_file()
+
+    @property
+    def home(self) -> Path:
+        """The folder in which its tables, its media and what is beside them lie."""
+        return self.path / self.header.data
 
     @property
     def space(self) -> Space:
@@ -151,7 +156,7 @@ class Store:
         another is at work.
         """
         with WriteLock(self.path):
-            writer = Writer(self.path, self.space, self._documents, self._segments, self._media)
+            writer = Writer(self.home, self.space, self._documents, self._segments, self._media)
             writer.sweep()
             yield writer
             writer.drop_superseded()

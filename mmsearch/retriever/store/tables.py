@@ -1,4 +1,4 @@
-"""The two LanceDB tables; no other module imports lancedb.
+"""The two LanceDB tables; beside `words` and `ann` no other module imports lancedb.
 
     documents   the manifest, one row a document: a document is in the index when it is here
     segments    the rows of every commit, those of killed or running writers among them
@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmsearch.errors import BadFilter, StoreDamaged, StoreError
 from mmsearch.retriever.store.durable import NewFiles
 from mmsearch.retriever.store.rows import documents_schema, segments_schema
+from mmsearch.retriever.store.words import TEXT_COLUMNS, words_index, words_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 FOLDER = "tables"
 DOCUMENTS, SEGMENTS = "documents", "segments"
 
-# How words become terms, in the full-text index and in `terms`: English stems, lower
-# case, no accents, no stop words. Other languages keep their words whole.
-ANALYZER: dict[str, Any] = {
-    "base_tokenizer": "simple",
-    "language": "English",
-    "lower_case": True,
-    "stem": True,
-    "remove_stop_words": True,
-    "ascii_folding": True,
-    "max_token_length": 40,
-}
-TEXT_COLUMNS = ("text", "about")
 # A reader may still be at work in a version this old; lancedb warns below minutes.
 KEEP_VERSIONS = timedelta(minutes=30)
 BATCH_ROWS = 4_096
@@ -130,17 +119,8 @@ class Table:
         self, text: str, columns: Sequence[str], *, limit: int, where: str | None
     ) -> "pa.Table":
         """Return the rows that hold words of ``text``, best first, with ``_score`` (BM25)."""
-        from lancedb.query import FullTextOperator, MultiMatchQuery
-
         with self._reading(where):
-            words = MultiMatchQuery(
-                text,
-                list(TEXT_COLUMNS),
-                # Equal, for BM25 already prefers a word of the few in ``about``.
-                boosts=[1.0] * len(TEXT_COLUMNS),
-                operator=FullTextOperator.OR,
-            )
-            query = self._inner.search(words, query_type="fts")
+            query = self._inner.search(words_query(text), query_type="fts")
             query = query.select([*columns, "_score"]).limit(limit)
             if where is not None:
                 query = query.where(where, prefilter=True)
@@ -171,11 +151,11 @@ class Table:
 
     def make_indices(self, *, text: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
         """Make full-text and look-up indexes; rows added later are found before `tidy` too."""
-        from lancedb.index import FTS, BTree
+        from lancedb.index import BTree
 
         with self._writing():
             for column in text:
-                self._inner.create_index(column, config=FTS(**ANALYZER))
+                self._inner.create_index(column, config=words_index())
             for column in keys:
                 self._inner.create_index(column, config=BTree())
 
@@ -248,13 +228,6 @@ def open_tables(folder: Path, dim: int) -> tuple[Table, Table]:
             raise StoreDamaged(folder, f"table {name} has other columns than this version's")
         tables.append(table)
     return tables[0], tables[1]
-
-
-def terms(text: str) -> list[str]:
-    """Return the words of ``text`` as the full-text index knows them, stop words left out."""
-    from lancedb import tokenize
-
-    return [token.text for token in tokenize(text, **ANALYZER)]
 
 
 def _connect(folder: Path) -> "DBConnection":

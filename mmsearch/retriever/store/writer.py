@@ -23,7 +23,8 @@ from mmsearch.retriever.store.rows import (
     segments_table,
 )
 from mmsearch.retriever.store.snapshot import read_manifest, take_snapshot
-from mmsearch.retriever.store.tables import TEXT_COLUMNS, Table
+from mmsearch.retriever.store.tables import Table
+from mmsearch.retriever.store.words import TEXT_COLUMNS
 from mmsearch.values import Document, Space, Status
 
 # Every change is a version of a table with a file or two of its own; past this many
