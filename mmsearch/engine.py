@@ -10,7 +10,7 @@ first vector is needed: opening an index, listing it or checking it is quick.
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from mmsearch.errors import (
     ModelNotFound,
     NothingToIndex,
     SegmentNotFound,
+    StoreLocked,
     StoreNotFound,
 )
 from mmsearch.retriever.models.description import ModelSettings as ModelSettings
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "default"
 _AS_MADE = ModelSettings()
 _MAX_WORKERS = 8
+_LOCK_POLL_S = 0.25  # between two tries of a watcher, while another process is writing
 _QUERY_WORKERS = 2  # kept between queries, so that several threads may ask with media
 
 
@@ -245,6 +247,8 @@ class Engine:
         ocr: bool = True,
         retry_failed: bool = False,
         again: bool = False,
+        only: Sequence[str | Path] | None = None,
+        plan: "Plan | None" = None,
         num_workers: int | None = None,
     ) -> "IndexReport":
         """Bring the index up to date with the files under ``paths``.
@@ -257,8 +261,12 @@ class Engine:
         ocr:              read the words in pictures, scans and films (slow, worth it)
         retry_failed:     try unchanged files again that failed before
         again:            read every file again, changed or not
+        only:             look at no more than these of the files and folders under ``paths``,
+                          where they are known to have changed
+        plan:             what `preview` said of the same arguments a moment ago; a new index
+                          need not look at every file twice
         num_workers:      reader processes; by default one a core, at most eight
-        Raises NothingToIndex, StoreLocked, ModelError.
+        Raises NothingToIndex (never with ``only``), StoreLocked, ModelError.
         """
         from mmsearch.indexers import pipeline
 
@@ -266,7 +274,8 @@ class Engine:
             self._chosen()  # before anything is read
             began = time.perf_counter()
             manifest = self._store.documents()
-            plan = _plan(manifest, paths, include, exclude, retry_failed, again)
+            if plan is None or manifest:  # a plan holds as long as there is nothing else
+                plan = _plan(manifest, paths, include, exclude, retry_failed, again, only)
             return pipeline.run(
                 plan,
                 embedder=lambda: self.embedder,
@@ -276,6 +285,72 @@ class Engine:
                 plan_s=time.perf_counter() - began,
                 on_progress=on_progress,
             )
+
+    def watch(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        on_progress: "Callable[[Progress], object] | None" = None,
+        on_notice: Callable[[str], object] = lambda _: None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        ocr: bool = True,
+        retry_failed: bool = False,
+        again: bool = False,
+        num_workers: int | None = None,
+        settle_s: float = 0.5,
+        sweep_every_s: float = 900.0,
+        poll_every_s: float = 10.0,
+    ) -> "Iterator[IndexReport]":
+        """Index ``paths``, then keep on: yield a report of that, and one of each change.
+
+        A change is committed before its report is given. It never ends by itself; leave
+        the loop, or interrupt it as `index` may be interrupted. While another process is
+        writing to the index it waits. A folder that is gone as a whole keeps what the
+        index holds of it, and is looked at again when it is back.
+
+        on_notice:     is told, in a sentence, why it waits and what it could not do
+        retry_failed, again: of the first run
+        settle_s:      a changed file is read once it was left alone for so long
+        sweep_every_s: everything is looked at again so often, for what the system missed
+        poll_every_s:  likewise, where the system cannot watch so many folders
+        The rest is as for `index`. Raises NothingToIndex for a path that does not exist.
+        """
+        from mmsearch.indexers.discover import discover
+        from mmsearch.indexers.watch import Watch
+
+        for path in paths:
+            next(discover([Path(path)]), None)  # raises where there is none
+        watch = Watch(
+            paths,
+            ignored=self.path,
+            settle_s=settle_s,
+            sweep_every_s=sweep_every_s,
+            poll_every_s=poll_every_s,
+            on_notice=on_notice,
+        )
+        for number, changed in enumerate(watch):
+            is_first = number == 0
+            if not is_first:
+                manifest = self._store.documents()
+                plan = _plan(manifest, paths, include, exclude, False, False, changed)
+                if not (plan.read or plan.touched or plan.gone):
+                    continue
+            index = partial(
+                self.index,
+                paths,
+                on_progress=on_progress,
+                include=include,
+                exclude=exclude,
+                ocr=ocr,
+                retry_failed=retry_failed and is_first,
+                again=again and is_first,
+                only=changed,
+                num_workers=num_workers,
+            )
+            report = _when_unlocked(index, on_notice)
+            if is_first or report.documents or report.removed or report.failed:
+                yield report
 
     def remove(self, paths: Sequence[str | Path]) -> int:
         """Take the documents at these paths, or under these folders, out of the index.
@@ -425,7 +500,19 @@ class Engine:
             return writer.repair()
 
 
-# ---------------------------------------------------------------- models
+def _when_unlocked(
+    index: "Callable[[], IndexReport]", on_notice: Callable[[str], object]
+) -> "IndexReport":
+    """Do it as soon as no other process is writing to the index."""
+    has_said = False
+    while True:
+        try:
+            return index()
+        except StoreLocked as error:
+            if not has_said:
+                on_notice(f"{error}: waiting for it to finish")
+            has_said = True
+            time.sleep(_LOCK_POLL_S)
 
 
 def _plan(
@@ -435,11 +522,22 @@ def _plan(
     exclude: Sequence[str],
     retry_failed: bool,
     again: bool,
+    only: Sequence[str | Path] | None = None,
 ) -> "Plan":
-    from mmsearch.indexers.discover import discover
+    from mmsearch.indexers.discover import affected_by, discover, discover_again
     from mmsearch.indexers.plan import make_plan
+    from mmsearch.indexers.watch import at_or_below
 
     roots = [Path(path) for path in paths]
+    if only is not None:
+        changed = affected_by(only)
+        return make_plan(
+            discover_again(roots, changed, include=include, exclude=exclude),
+            {document.path: document for document in at_or_below(changed, manifest)},
+            [Path("/")],  # what is left of the manifest lies at or below what changed
+            retry_failed=retry_failed,
+            again=again,
+        )
     plan = make_plan(
         discover(roots, include=include, exclude=exclude),
         {document.path: document for document in manifest},

@@ -1,23 +1,26 @@
 """Which files lie under the paths a person named.
 
-    paths, globs -> Source, Source, ...        (in a stable order, each file once)
+    paths, globs -> Source, Source, ...             (in a stable order, each file once)
+    paths, globs, what changed -> Source, ...       (of those, the ones that changed)
 
 Only names and sizes are looked at; no file is opened.
 """
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mmsearch.errors import NothingToIndex
 from mmsearch.indexers.readers import subtitles
+from mmsearch.retriever.search.filters import glob_pattern
 
-HEADER_FILE = "index.json"  # a folder with this and TABLES_FOLDER in it is an index of ours
-TABLES_FOLDER = "tables"
+HEADER_FILE = "index.json"  # a folder with this and one of the others is an index of ours
+TABLES_FOLDER, LOCK_FILE = "tables", "write.lock"
+INDEX_FILES = (HEADER_FILE, TABLES_FOLDER, LOCK_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +43,101 @@ def discover(
 
     A file named by itself is taken as it is; inside folders hidden entries and
     indexes of ours are passed over, and the globs decide: with ``include`` only
-    what matches one of them, never what matches ``exclude``. Links to files are
+    what matches one of them, never what matches ``exclude``. A glob is read as in
+    `filters.glob_pattern` and matches a file or a folder that it lies in, below the
+    named folder; one that begins with a slash matches whole paths. Links to files are
     followed, and links to folders too unless they lead back to a folder already
     walked. Raises NothingToIndex for a path that does not exist.
     """
     seen: set[tuple[int, int]] = set()
+    globs = _Globs(include, exclude)
     for path in paths:
         root = Path(os.path.abspath(path))
         if root.is_dir():
             for source in _walk(root, seen):
-                if _wanted(source.path.relative_to(root), include, exclude):
+                if globs.want(source.path, root):
                     yield source
         elif root.exists():
             yield from _source(root, seen, _subtitles(_names(root.parent)))
         else:
             reason = "it is a broken link" if root.is_symlink() else "there is no such path"
             raise NothingToIndex(path, reason)
+
+
+def discover_again(
+    paths: Sequence[Path],
+    changed: Sequence[Path],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Iterator[Source]:
+    """Yield those files of `discover` that are among ``changed`` or below one of them.
+
+    What is gone is not an error. Links are not told from what they lead to: where there
+    are any under ``paths``, let the whole folder count as changed.
+    """
+    seen: set[tuple[int, int]] = set()
+    globs = _Globs(include, exclude)
+    roots = [Path(os.path.abspath(path)) for path in paths]
+    for path in changed:
+        root = next((root for root in roots if _is_reached(path, root)), None)
+        if root is None:
+            continue
+        beside = {} if path.is_dir() else _subtitles(_names(path.parent))
+        sources = _walk(path, seen) if path.is_dir() else _source(path, seen, beside)
+        for source in sources:
+            if source.path == root or globs.want(source.path, root):
+                yield source
+
+
+def _is_reached(path: Path, root: Path) -> bool:
+    """Say whether a walk from ``root`` comes to ``path``: through nothing hidden, no index."""
+    if path == root:
+        return True
+    if root not in path.parents:
+        return False
+    below = path.relative_to(root)
+    if any(name.startswith(".") for name in below.parts):
+        return False
+    folders = [root / parent for parent in below.parents]
+    return not any(is_index(folder) for folder in folders)
+
+
+def affected_by(changed: Iterable[str | Path]) -> list[Path]:
+    """Return ``changed`` as absolute paths, each once, and the films whose subtitles changed."""
+    paths: dict[Path, None] = {}
+    for one in changed:
+        path = Path(os.path.abspath(one))
+        paths[path] = None
+        if path.suffix.lower() in subtitles.SUFFIXES:
+            of = {path.stem, os.path.splitext(path.stem)[0]}
+            beside = (name for name in _names(path.parent) if os.path.splitext(name)[0] in of)
+            paths.update(dict.fromkeys(path.parent / name for name in beside))
+    return list(paths)
+
+
+def has_links(paths: Iterable[Path]) -> bool:
+    """Say whether a walk from these folders meets a link, so that a file may have two names."""
+    folders = [path for path in map(Path, paths) if path.is_dir()]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except OSError:
+            continue
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        if any(entry.is_symlink() for entry in shown):
+            return True
+        folders += [Path(entry.path) for entry in shown if entry.is_dir(follow_symlinks=False)]
+    return False
+
+
+def is_index(folder: Path) -> bool:
+    """Say whether a folder is an index of ours."""
+    return _are_of_an_index({name for name in INDEX_FILES if (folder / name).exists()})
+
+
+def _are_of_an_index(names: set[str]) -> bool:
+    return names >= {HEADER_FILE, TABLES_FOLDER} or names >= {HEADER_FILE, LOCK_FILE}
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
@@ -68,7 +150,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Source]:
         return
     seen.add((state.st_dev, state.st_ino))
     names = {entry.name for entry in entries}
-    if {HEADER_FILE, TABLES_FOLDER} <= names:
+    if _are_of_an_index(names):
         return
     beside = _subtitles(names)
     for entry in entries:
@@ -129,15 +211,33 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _wanted(relative: Path, include: Iterable[str], exclude: Iterable[str]) -> bool:
-    include, exclude = tuple(include), tuple(exclude)
-    if include and not any(_matches(relative, glob) for glob in include):
-        return False
-    return not any(_matches(relative, glob) for glob in exclude)
+class _Globs:
+    """What ``--include`` and ``--exclude`` say, read once."""
+
+    def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
+        self._include = [_Glob(glob) for glob in include]
+        self._exclude = [_Glob(glob) for glob in exclude]
+
+    def want(self, path: Path, root: Path) -> bool:
+        """Say whether a file below ``root`` is wanted."""
+        if not self._include and not self._exclude:
+            return True
+        below = path.relative_to(root)
+        names = [below.as_posix(), *(one.as_posix() for one in below.parents if one.name)]
+        if self._include and not any(glob.matches(names, root) for glob in self._include):
+            return False
+        return not any(glob.matches(names, root) for glob in self._exclude)
 
 
-def _matches(relative: Path, glob: str) -> bool:
-    """Match a glob against the path below the root, its name, or a folder above it."""
-    names = [relative.as_posix(), relative.name]
-    names += [parent.as_posix() for parent in relative.parents if parent.name]
-    return any(fnmatchcase(name, glob.rstrip("/")) for name in names)
+class _Glob:
+    """One glob; it sees the path below the root, unless it begins with a slash."""
+
+    def __init__(self, glob: str) -> None:
+        self._search = re.compile(glob_pattern(glob)).search
+        self._is_whole = glob.startswith("/")
+
+    def matches(self, names: Iterable[str], root: Path) -> bool:
+        """Say whether a file, or a folder that it lies in, is meant."""
+        if self._is_whole:
+            names = ((root / name).as_posix() for name in names)
+        return any(self._search(name) for name in names)

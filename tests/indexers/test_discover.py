@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmsearch.errors import NothingToIndex
-from mmsearch.indexers.discover import discover
+from mmsearch.indexers.discover import affected_by, discover, discover_again, has_links
 
 
 def grow(root: Path, *names: str) -> None:
@@ -32,6 +32,12 @@ def test_hidden_entries_and_indexes_are_passed_over(tmp_path: Path) -> None:
     assert found(tmp_path) == ["a.pdf"]
 
 
+def test_an_index_whose_tables_are_in_another_generation_is_passed_over(tmp_path: Path) -> None:
+    grow(tmp_path, "db/index.json", "db/write.lock", "db/generation-1/tables/x.md", "a.pdf")
+
+    assert found(tmp_path) == ["a.pdf"]
+
+
 def test_a_named_file_is_taken_even_when_hidden(tmp_path: Path) -> None:
     grow(tmp_path, ".hidden.pdf")
 
@@ -41,20 +47,31 @@ def test_a_named_file_is_taken_even_when_hidden(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("globs", "expected"),
     [
-        ({"include": ["*.pdf"]}, ["a/x.pdf", "b.pdf"]),
+        ({"include": ["*.pdf"]}, ["a/deep/x.pdf", "a/x.pdf", "b.pdf"]),
+        ({"include": ["nothing"]}, []),
+        ({"include": ["a/?.pdf"]}, ["a/x.pdf"]),
+        ({"include": ["a/**/x.pdf"]}, ["a/deep/x.pdf", "a/x.pdf"]),
+        ({"include": ["*.pdf"], "exclude": ["a/**"]}, ["b.pdf"]),
         ({"exclude": ["a"]}, ["b.pdf", "c.md"]),
         ({"exclude": ["a/"]}, ["b.pdf", "c.md"]),
         ({"exclude": ["a/*"]}, ["b.pdf", "c.md"]),
-        ({"include": ["*.pdf"], "exclude": ["a/**"]}, ["b.pdf"]),
-        ({"include": ["nothing"]}, []),
+        ({"exclude": ["deep", "*.md"]}, ["a/x.pdf", "b.pdf"]),
+        ({"exclude": ["/a/**"]}, ["a/deep/x.pdf", "a/x.pdf", "b.pdf", "c.md"]),
     ],
 )
 def test_globs_see_the_path_below_the_root(
     tmp_path: Path, globs: dict[str, list[str]], expected: list[str]
 ) -> None:
-    grow(tmp_path, "a/x.pdf", "b.pdf", "c.md")
+    grow(tmp_path, "a/x.pdf", "a/deep/x.pdf", "b.pdf", "c.md")
 
     assert found(tmp_path, **globs) == expected
+
+
+def test_a_glob_that_begins_with_a_slash_sees_whole_paths(tmp_path: Path) -> None:
+    grow(tmp_path, "a/x.pdf", "b.pdf")
+
+    assert found(tmp_path, exclude=[f"{tmp_path}/a"]) == ["b.pdf"]
+    assert found(tmp_path, exclude=[tmp_path.name]) == ["a/x.pdf", "b.pdf"]
 
 
 def test_a_link_that_leads_back_up_is_walked_once(tmp_path: Path) -> None:
@@ -121,3 +138,64 @@ def test_a_film_has_the_size_and_time_of_its_subtitles_too(tmp_path: Path) -> No
     assert (named.size, named.mtime_ns) == (size, 9)
     assert walked["talk.mp4"] == named
     assert walked["other.mp4"].size == len("other.mp4")
+
+
+# ---------------------------------------------------------------- what changed
+
+
+def again(root: Path, *changed: str, **globs: Sequence[str]) -> list[str]:
+    paths = affected_by(root / name for name in changed)
+    return [
+        source.path.relative_to(root).as_posix()
+        for source in discover_again([root], paths, **globs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (["a/x.pdf"], ["a/x.pdf"]),
+        (["a"], ["a/deep/x.pdf", "a/x.pdf"]),
+        ([""], ["a/deep/x.pdf", "a/x.pdf", "c.md", "talk.mp4"]),
+        (["a/x.pdf", "a", "a/x.pdf"], ["a/x.pdf", "a/deep/x.pdf"]),
+        (["gone.pdf"], []),
+        ([".hidden.pdf"], []),
+        ([".git/x.pdf"], []),
+        (["db/tables/x.md"], []),
+        (["../elsewhere.pdf"], []),
+        (["talk.en.srt"], ["talk.mp4"]),
+    ],
+    ids=str,
+)
+def test_what_changed_is_seen_as_a_walk_would_see_it(
+    tmp_path: Path, changed: list[str], expected: list[str]
+) -> None:
+    root = tmp_path / "root"
+    grow(root, "a/x.pdf", "a/deep/x.pdf", "c.md", ".hidden.pdf", ".git/x.pdf", "talk.mp4")
+    grow(root, "db/index.json", "db/tables/x.md", "../elsewhere.pdf")
+
+    assert again(root, *changed) == expected
+
+
+def test_what_changed_is_held_against_the_globs_of_its_root(tmp_path: Path) -> None:
+    grow(tmp_path, "a/x.pdf", "a/y.md")
+
+    assert again(tmp_path, "a/x.pdf", "a/y.md", include=["a/*.pdf"]) == ["a/x.pdf"]
+
+
+def test_a_film_that_changed_has_the_size_of_its_subtitles_too(tmp_path: Path) -> None:
+    grow(tmp_path, "talk.mp4", "talk.srt")
+
+    [walked] = discover([tmp_path], include=["*.mp4"])
+    [changed] = discover_again([tmp_path], [tmp_path / "talk.mp4"])
+
+    assert changed == walked
+
+
+def test_links_are_told_of(tmp_path: Path) -> None:
+    grow(tmp_path, "a/b/x.pdf", ".hidden/y.pdf")
+    (tmp_path / ".hidden" / "link").symlink_to(tmp_path / "a")
+    assert not has_links([tmp_path])
+
+    (tmp_path / "a" / "b" / "link.pdf").symlink_to("x.pdf")
+    assert has_links([tmp_path])
