@@ -14,6 +14,7 @@
     │   ├── StoreNotFound
     │   ├── StoreLocked          another process is writing
     │   ├── StoreDamaged
+    │   ├── StoreOutdated        written by an older mmsearch, not yet brought up to date
     │   ├── SegmentNotFound
     │   └── SpaceMismatch        written by another model                       4
     ├── ModelError               weights or what they computed                  1
@@ -168,6 +169,18 @@ class StoreDamaged(StoreError):
         self.path = str(path)
         self.hint = f"mmsearch doctor --db {path}, or index the files again into a new folder"
         super().__init__(f"{path} cannot be opened: {reason}")
+
+
+class StoreOutdated(StoreError):
+    """An index of an older schema; the next writer brings it up to date."""
+
+    def __init__(self, path: Path | str, *, schema: int, current: int) -> None:
+        self.path = str(path)
+        self.hint = f"mmsearch optimize --db {path}"
+        super().__init__(
+            f"{path} was made by an older mmsearch (schema {schema}, this one reads {current}) "
+            f"and has to be brought up to date once"
+        )
 
 
 class SegmentNotFound(StoreError):

@@ -1,11 +1,12 @@
 """``index.json``: what this folder is and which embedding space fills it.
 
-It is written last when an index is made, so a folder with one is a whole index.
+It is written last when an index is made, so a folder with one is a whole index; and
+replacing it is the one commit point of whatever changes an index as a whole.
 """
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,16 +35,16 @@ class Header:
     data: str = "."
 
 
-def write_header(folder: Path, space: Space) -> Header:
-    """Make ``folder`` an index of ``space``."""
+def write_header(folder: Path, header: Header) -> Header:
+    """Make ``folder`` an index, or let it say something else; return what was written."""
     from importlib.metadata import version
 
-    header = Header(
-        space=space,
+    header = replace(
+        header,
         mmsearch_version=version("mmsearch"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=header.created or datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    content = json.dumps(asdict(header) | {"space_id": space.id}, indent=2) + "\n"
+    content = json.dumps(asdict(header) | {"space_id": header.space.id}, indent=2) + "\n"
     write_file(folder / NAME, content.encode())
     return header
 

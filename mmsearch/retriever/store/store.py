@@ -1,9 +1,10 @@
 """The store: one folder that keeps the documents and segments of one embedding space.
 
-    index.json     what the folder is: schema version, space, who made it
+    index.json     what the folder is: schema version, space, who made it, where its data lie
     tables/        LanceDB: documents (the manifest) and segments
     media/         thumbnails, one Arrow file a commit
     write.lock     held by the one process that is writing
+    generation-N/  tables/ and media/ once the index was made anew (see `generations`)
 
 Reading needs no lock and sees whole documents only; writing is `Store.writing`.
 """
@@ -16,9 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.errors import SegmentNotFound, SpaceMismatch, StoreDamaged, StoreError
+from mmsearch.errors import (
+    SegmentNotFound,
+    SpaceMismatch,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreOutdated,
+)
 from mmsearch.retriever.seams import Neighbour
 from mmsearch.retriever.store.check import Problem, problems_of
+from mmsearch.retriever.store.generations import remove_unnamed
 from mmsearch.retriever.store.header import NAME, SCHEMA_VERSION, Header, read_header, write_header
 from mmsearch.retriever.store.lock import LOCK_NAME, WriteLock
 from mmsearch.retriever.store.media import FOLDER as MEDIA_FOLDER
@@ -76,17 +85,33 @@ class Counts:
         return sum(self.segments.values())
 
 
-class Store:
-    """One index; `Store.create` and `Store.open` make one. Safe to read from many threads."""
+_Stamp = tuple[int, int, int]  # of index.json: inode, modification time, size
 
-    def __init__(self, path: Path, header: Header, documents: Table, segments: Table) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The data folder that answers, opened; ``stamp`` is of the index.json that names it."""
+
+    stamp: _Stamp
+    header: Header
+    documents: Table
+    segments: Table
+    media: Media
+
+
+class Store:
+    """One index; `Store.create` and `Store.open` make one. Safe to read from many threads.
+
+    It follows the index into another data folder as soon as index.json names one, and
+    raises SpaceMismatch once that one holds vectors of another space.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
         self.path = path
-        self.header = header
-        self._documents = documents
-        self._segments = segments
-        self._media = Media(self.home)
+        self._header = header
+        self._opened: _Opened | None = None
         self._latest: Snapshot | None = None
-        self._taking = threading.Lock()
+        self._taking = threading.RLock()
 
     @classmethod
     def create(cls, path: Path, space: Space) -> "Store":
@@ -106,7 +131,7 @@ class Store:
             with WriteLock(path):
                 if not cls.exists(path):
                     create_tables(path, space.dim)
-                    write_header(path, space)
+                    write_header(path, Header(space=space))
         store = cls.open(path)
         store.check_space(space)
         return store
@@ -115,16 +140,25 @@ class Store:
     def open(cls, path: Path) -> "Store":
         """Open the index at ``path``; never makes one.
 
-        Raises StoreNotFound, or StoreDamaged where it is unreadable or of a newer schema.
+        One of an older schema can be opened and, by `writing`, be brought up to date;
+        everything else raises StoreOutdated until then. Raises StoreNotFound, or
+        StoreDamaged where it is unreadable or of a newer schema.
         """
         path = path.absolute()
-        header = read_header(path)
-        return cls(path, header, *open_tables(path / header.data, header.space.dim))
+        store = cls(path, read_header(path))
+        if store.header.schema_version == SCHEMA_VERSION:
+            store._current()
+        return store
 
     @staticmethod
     def exists(path: Path) -> bool:
         """Say whether ``path`` is an index (damaged ones included)."""
         return (path / NAME).is_file()
+
+    @property
+    def header(self) -> Header:
+        """What the index says of itself."""
+        return self._header
 
     @property
     def home(self) -> Path:
@@ -139,24 +173,19 @@ class Store:
     def check_space(self, space: Space) -> None:
         """Raise SpaceMismatch unless ``space`` is the one whose vectors are kept here."""
         if space.id != self.space.id:
-            raise SpaceMismatch(
-                self.path,
-                stored=str(self.space),
-                asked=str(space),
-                difference=space.difference(self.space),
-                same_model=space.weights_hash == self.space.weights_hash,
-                same_name=space.model == self.space.model,
-            )
+            raise _mismatch(self.path, stored=self.space, asked=space)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writer]:
         """Be the one writer for the length of a ``with``.
 
-        What a killed writer left half done is swept away first. Raises StoreLocked while
-        another is at work.
+        What a killed writer left half done is swept away first, and an index of an older
+        schema is brought up to date. Raises StoreLocked while another is at work.
         """
         with WriteLock(self.path):
-            writer = Writer(self.home, self.space, self._documents, self._segments, self._media)
+            now = self._current()
+            remove_unnamed(self.path, now.header)
+            writer = Writer(self.home, self.space, now.documents, now.segments, now.media)
             writer.sweep()
             yield writer
             writer.drop_superseded()
@@ -166,14 +195,40 @@ class Store:
     def snapshot(self) -> Snapshot:
         """Return the state of the index now; use one snapshot for what belongs together."""
         with self._taking:
-            latest = self._latest
+            now, latest = self._current(), self._latest
             if (
                 latest is None
-                or latest.version != self._segments.version
-                or latest.manifest.version != self._documents.version
+                or latest.version != now.segments.version
+                or latest.manifest.version != now.documents.version
             ):
-                self._latest = latest = take_snapshot(self._documents, self._segments, self._media)
+                self._latest = latest = take_snapshot(now.documents, now.segments, now.media)
             return latest
+
+    def _current(self) -> _Opened:
+        """Return the data folder that answers, opened anew where index.json has changed."""
+        with self._taking:
+            try:
+                state = (self.path / NAME).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                raise StoreNotFound(self.path) from None
+            stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+            if self._opened is None or self._opened.stamp != stamp:
+                header = read_header(self.path)
+                self._refuse_another(header)
+                tables = open_tables(self.path / header.data, header.space.dim)
+                media = Media(self.path / header.data)
+                self._opened = _Opened(stamp, header, *tables, media)
+                self._header, self._latest = header, None
+            return self._opened
+
+    def _refuse_another(self, header: Header) -> None:
+        """Raise where ``header`` is of an older schema, or not of the space opened."""
+        if header.schema_version < SCHEMA_VERSION:
+            raise StoreOutdated(self.path, schema=header.schema_version, current=SCHEMA_VERSION)
+        if header.space.id != self.space.id:
+            rebuilt = _mismatch(self.path, stored=header.space, asked=self.space)
+            rebuilt.hint = "it was rebuilt meanwhile: open it again"
+            raise rebuilt
 
     def documents(self, path: str | None = None) -> list[Document]:
         """Return the manifest by path, or the document of ``path`` alone."""
@@ -242,7 +297,18 @@ class Store:
 
         Rows and files of a killed or running writer are not wrong: nobody counts them.
         """
-        return problems_of(self.snapshot(), self._media)
+        return problems_of(self.snapshot(), self._current().media)
+
+
+def _mismatch(path: Path, *, stored: Space, asked: Space) -> SpaceMismatch:
+    return SpaceMismatch(
+        path,
+        stored=str(stored),
+        asked=str(asked),
+        difference=asked.difference(stored),
+        same_model=asked.weights_hash == stored.weights_hash,
+        same_name=asked.model == stored.model,
+    )
 
 
 def _refuse_foreign(path: Path) -> None:
