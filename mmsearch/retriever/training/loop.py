@@ -149,6 +149,8 @@ def train(
     start = start_hash(prepared.model)
     if list_snapshots(out):
         refuse_other_start(out, start)
+    # All have looked, then the first writes: what it half wrote looks like another's folder.
+    gather_values(None, world)
     if world.rank != 0:
         return Run(prepared, out, world, on_progress).go(resume=resume)
     with _alone_in(out):

@@ -5,14 +5,14 @@ they found in files: importing torch takes longer than all of it.
 """
 
 import os
-import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is documented
 from torch.multiprocessing.spawn import spawn
 from toy_objective import MARKED, STAGE, gradients, toy_chunk, toy_training
 
@@ -99,11 +99,17 @@ def trained(
 
 def run_processes(folder: Path) -> list[dict[str, Any]]:
     """Return what each process found."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    run_together(work, folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
+
+
+def run_together(work: Callable[[int, int, str], None], folder: Path) -> None:
+    """Run ``work(rank, port, folder)`` in each process; raises what one of them raised."""
+    # Held from here on, as torchrun holds its own: a port that is only looked up and given
+    # back may be another's by the time that a process has imported torch.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context: Any = spawn(  # type: ignore[no-untyped-call]
-        work, args=(port, str(folder)), nprocs=NUM_PROCESSES, join=False
+        work, args=(store.port, str(folder)), nprocs=NUM_PROCESSES, join=False
     )
     deadline = time.monotonic() + LIMIT_S
     try:
@@ -113,21 +119,26 @@ def run_processes(folder: Path) -> list[dict[str, Any]]:
     finally:
         for process in context.processes:
             process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    """What one process does."""
+def join_world(rank: int, port: int) -> World:
+    """Join the other process at the port that `run_together` holds."""
     torch.set_num_threads(1)
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the parent's
         "GLOO_SOCKET_IFNAME": "lo",
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(NUM_PROCESSES),
     }
-    world = start_world("cpu")
+    return start_world("cpu")
+
+
+def work(rank: int, port: int, folder: str) -> None:
+    """What one process does."""
+    world = join_world(rank, port)
     found = {
         "world": tuple(world),
         "again": tuple(start_world("cpu")),
