@@ -1,0 +1,373 @@
+"""Kill -9 at every moment: does a re-run end as if nothing had happened?
+
+    python benchmarks/reliability/kill.py [--trials 1000] [--seed 0] [--out RESULTS.json]
+    python benchmarks/reliability/kill.py --only 137          one trial of that seed again
+
+A trial changes a few files, kills what is done to the index, opens the index at once as a
+reader does, does the same again, and holds every row against an undisturbed run over the
+same files in a folder of its own. An index lives through many trials, so that what one
+kill left behind meets the next. Three ways to die, in turn:
+
+    boundary   at a call of a function of the store or the pipeline, before it or after it,
+               or at a call of fsync, rename, unlink, mkdir, lock; every module as often
+    inside     a few milliseconds after such a call began: in the middle of native code
+    moment     at a moment drawn from the length of an undisturbed run
+"""
+
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "benchmarks")) if path not in sys.path]
+
+from mmsearch.errors import StoreNotFound  # noqa: E402
+from reliability import deeds, faults, report  # noqa: E402
+from reliability.deeds import Deed  # noqa: E402
+from reliability.faults import Boundary  # noqa: E402
+from reliability.forks import ChildFailed, Fork, preload, say_when, wait_until_alone  # noqa: E402
+from reliability.holdings import NOTHING, Holdings, differences  # noqa: E402
+from reliability.world import Corpus  # noqa: E402
+
+WAYS = ("boundary", "inside", "moment")
+TRIALS_A_LIFE = 20
+AGAIN = 0.2  # of the trials kill the re-run too
+# Modules that write; half of the others' boundaries are one moment as far as the disk knows.
+WRITES = (
+    "writer",
+    "tables",
+    "durable",
+    "media",
+    "os",
+    "migrate",
+    "dump",
+    "tags",
+    "upkeep",
+    "faiss",
+)
+FIRST_COMMIT = "writer.Writer.commit_all"
+INSIDE_S = 0.02
+MEDIA_EVERY = 3  # lives of notes alone are quicker: one in so many has PDFs and pictures too
+
+
+@dataclass
+class Findings:
+    """What the trials came to.
+
+    kills:   by deed and way
+    at:      kills at boundaries, by name of the boundary
+    spared:  runs that ended before their kill: looked at as well, and tried again
+    wrong:   what did not hold, a line each, with the trial that shows it
+    """
+
+    trials: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    at: Counter[str] = field(default_factory=Counter)
+    spared: int = 0
+    seen_between: Counter[str] = field(default_factory=Counter)
+    leftovers: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Knowledge:
+    """What undisturbed runs have shown: which boundaries a deed crosses, and how long it takes."""
+
+    def __init__(self) -> None:
+        self._boundaries: dict[str, Counter[tuple[str, bool]]] = defaultdict(Counter)
+        self._runs: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
+
+    def wants_more(self, deed: str) -> bool:
+        """Say whether a deed should be watched once more before it is killed."""
+        return self._runs[deed] < 2
+
+    def learn(self, deed: str, crossed: Counter[tuple[str, bool]], seconds: float) -> None:
+        """Take over what a run crossed."""
+        self._runs[deed] += 1
+        self._boundaries[deed] |= crossed  # the larger count of each
+        self.seconds[deed] = seconds
+
+    def draw(self, deed: str, dice: random.Random, *, writing: bool) -> Boundary:
+        """Return a boundary of a deed, however often it is crossed; mostly one that writes."""
+        counted = self._boundaries[deed]
+        by_module = defaultdict(list)
+        for name, before in sorted(counted):
+            by_module[name.partition(".")[0]].append((name, before))
+        modules = [module for module in by_module if module in WRITES or not writing]
+        weights = [4 if module in WRITES else 1 for module in modules]
+        name, before = dice.choice(by_module[dice.choices(modules, weights)[0]])
+        most = counted[name, before]
+        return Boundary(name, before, max(dice.randint(1, most), dice.randint(1, most)))
+
+
+class Life:
+    """An index, its corpus, and a run undisturbed over the same files after every change."""
+
+    def __init__(self, folder: Path, *, media: bool) -> None:
+        self.folder = folder
+        self.db = folder / "db"
+        self.corpus = Corpus(folder / "docs", media=media)
+        self.before: Holdings = NOTHING  # what is right now
+        self.tagged: Holdings | None = None
+
+    def undisturbed(self) -> Holdings:
+        """Index the corpus into a new folder and return what that holds."""
+        calm = self.folder / "calm"
+        shutil.rmtree(calm, ignore_errors=True)
+        return Fork(_index_and_look, calm, self.corpus.folder).result()
+
+
+def main() -> None:
+    """Kill as often as asked, print what came of it, write it down."""
+    parser = report.parser(__doc__ or "", "kill")
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--only", type=int, help="Run the life of this trial, up to it, alone.")
+    asked = parser.parse_args()
+    here, began = report.machine(), time.monotonic()
+    with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
+        findings = trials(Path(scratch), asked.trials, asked.seed, only=asked.only, tell=print)
+    told = summary(findings)
+    report.write(asked.out, here, began, {"seed": asked.seed, **told})
+    print(show(told, time.monotonic() - began))
+    raise SystemExit(1 if findings.wrong else 0)
+
+
+def trials(
+    scratch: Path,
+    num_trials: int,
+    seed: int,
+    *,
+    only: int | None = None,
+    tell: Callable[..., None] | None = None,
+) -> Findings:
+    """Run them, life after life, and return what was found."""
+    preload()
+    findings, knowledge = Findings(), Knowledge()
+    first = 0 if only is None else only // TRIALS_A_LIFE
+    last = num_trials if only is None else only + 1
+    for number in range(first * TRIALS_A_LIFE, last, TRIALS_A_LIFE):
+        life_number = number // TRIALS_A_LIFE
+        folder = scratch / f"life-{life_number}"
+        life = Life(folder, media=life_number % MEDIA_EVERY == 0)
+        for trial in range(number, min(number + TRIALS_A_LIFE, last)):
+            dice = random.Random(f"{seed}/{trial}")
+            known = len(findings.wrong)
+            try:
+                one_trial(life, trial, dice, findings, knowledge)
+            except ChildFailed as error:
+                findings.wrong.append(f"trial {trial}: {error}")
+            if tell and len(findings.wrong) > known:
+                tell("\n".join(findings.wrong[known:]), flush=True)
+            if tell and (trial + 1) % 50 == 0:
+                tell(f"{trial + 1} trials, {len(findings.wrong)} wrong", flush=True)
+            if len(findings.wrong) > known:
+                break  # a life that went wrong is over: the next begins anew
+        shutil.rmtree(folder, ignore_errors=True)
+    return findings
+
+
+def one_trial(
+    life: Life, trial: int, dice: random.Random, findings: Findings, knowledge: Knowledge
+) -> None:
+    """Change, kill, look, do again, look: what does not hold is added to the findings.
+
+    A run that ended before its kill is looked at too, and then it is tried again.
+    """
+    way = WAYS[trial % len(WAYS)]
+    while True:
+        known = len(findings.wrong)
+        killed = _round(life, f"trial {trial}", way, dice, findings, knowledge)
+        if len(findings.wrong) > known:
+            return
+        if killed:
+            findings.trials += 1
+            return
+
+
+def _round(
+    life: Life,
+    where: str,
+    way: str,
+    dice: random.Random,
+    findings: Findings,
+    knowledge: Knowledge,
+) -> bool:
+    """Return whether there was a kill."""
+    name = _choose(life, dice)
+    kind = name if life.before.documents else f"{name} from nothing"
+    deed = deeds.available()[name]
+    after = life.before
+    if name == "index":
+        life.corpus.change(dice, dice.randint(1, 5) if life.before.documents else 8)
+        after = life.undisturbed()
+    elif name == "restore":
+        assert life.tagged is not None
+        after = life.tagged
+    elif name == "tag":
+        life.tagged = life.before
+    where += f" ({kind})"
+    killed = False
+    if knowledge.wants_more(kind):
+        knowledge.learn(kind, *Fork(_watched, deed, life.db, life.corpus.folder).result())
+    else:
+        how = _kill(life, deed, kind, way, dice, findings, knowledge)
+        killed = bool(how)
+        where += f", {how or 'not killed'}"
+        _look_between(life, name, after, where, findings)
+        if killed and dice.random() < AGAIN:
+            where += f", then {_kill(life, deed, kind, 'moment', dice, findings, knowledge)}"
+        Fork(_done, deed, life.db, life.corpus.folder).result()
+    seen, problems = Fork(_look_closely, life.db).result()
+    wrong = differences(seen, after) + [f"doctor: {sentence}" for sentence in problems]
+    if seen.leftovers:
+        findings.leftovers[kind] += 1
+    findings.wrong += [f"{where}: {one}" for one in wrong]
+    life.before = after
+    return killed
+
+
+def _choose(life: Life, dice: random.Random) -> str:
+    """Index mostly; and what else may be done to an index that holds something."""
+    others = [name for name in deeds.available() if name != "index"]
+    if life.tagged is None:
+        others = [name for name in others if name != "restore"]
+    if not life.before.documents or not others or dice.random() < 0.7:
+        return "index"
+    return dice.choice(others)
+
+
+def _kill(
+    life: Life,
+    deed: Deed,
+    kind: str,
+    way: str,
+    dice: random.Random,
+    findings: Findings,
+    knowledge: Knowledge,
+) -> str:
+    """Do a deed and kill it; return how, or nothing where it ended before."""
+    if way == "moment":  # of the whole run, or of what follows its first commit
+        boundary = Boundary(FIRST_COMMIT, True) if dice.random() < 0.5 else None
+        delay_s = dice.uniform(0.0, knowledge.seconds[kind] / (2 if boundary else 1))
+    else:
+        boundary = knowledge.draw(kind, dice, writing=way == "inside")
+        delay_s = dice.uniform(0.0, INSIDE_S)
+    how = f"{way} {boundary or ''}"
+    if way != "boundary":
+        how += f" + {delay_s * 1000:.1f} ms"
+    child = Fork(_until_killed, deed, life.db, life.corpus.folder, boundary, way)
+    if way != "boundary" and child.wait_for_word():
+        time.sleep(delay_s)
+        child.kill()
+    lived, _ = child.outcome()
+    left = wait_until_alone(child.pid)
+    if left:
+        findings.wrong.append(f"{kind}, {how}: processes {left} outlived it")
+    if lived:
+        findings.spared += 1
+        return ""
+    findings.kills[f"{kind}, {way}"] += 1
+    if boundary and way != "moment":
+        findings.at[f"{'before' if boundary.before else 'after'} {boundary.name}"] += 1
+    return how
+
+
+def _look_between(life: Life, name: str, after: Holdings, where: str, findings: Findings) -> None:
+    """Look as a reader does who comes between the kill and the re-run."""
+    seen = Fork(_look_if_there, life.db).result()
+    if seen is None:
+        findings.seen_between["no index yet"] += 1
+        if life.before.documents:
+            findings.wrong.append(f"{where}: the index is gone")
+        return
+    wrong = differences(seen, life.before, after)
+    if name != "index" and differences(seen, life.before) and differences(seen, after):
+        wrong.append("a mixture of the state before and the state after")
+    state = "between" if differences(seen, after) and differences(seen, life.before) else "an end"
+    findings.seen_between[state] += 1
+    findings.wrong += [f"{where}, a reader: {one}" for one in wrong]
+
+
+# ---------------------------------------------------------------- in a child
+
+
+def _done(deed: Deed, db: Path, docs: Path) -> None:
+    deeds.hurry()
+    deed(db, docs)
+
+
+def _index_and_look(db: Path, docs: Path) -> Holdings:
+    deeds.hurry()
+    deeds.index(db, docs)
+    return deeds.look(db)
+
+
+def _watched(deed: Deed, db: Path, docs: Path) -> tuple[Counter[tuple[str, bool]], float]:
+    deeds.hurry()
+    began = time.perf_counter()
+    counted = faults.count_boundaries()
+    try:
+        deed(db, docs)
+    finally:
+        faults.stop()
+    return counted, time.perf_counter() - began
+
+
+def _until_killed(deed: Deed, db: Path, docs: Path, boundary: Boundary | None, way: str) -> None:
+    deeds.hurry()
+    if boundary is None:
+        say_when()
+    else:
+        faults.die_at(boundary, None if way == "boundary" else say_when)
+    deed(db, docs)
+
+
+def _look_if_there(db: Path) -> Holdings | None:
+    try:
+        return deeds.look(db)
+    except StoreNotFound:
+        return None
+
+
+def _look_closely(db: Path) -> tuple[Holdings, list[str]]:
+    return deeds.look(db), deeds.problems(db)
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def summary(findings: Findings) -> dict[str, Any]:
+    """Return the findings as JSON."""
+    return {
+        "trials": findings.trials,
+        "kills": findings.kills.total(),
+        "kills_by_deed_and_way": dict(sorted(findings.kills.items())),
+        "boundaries_killed_at": len(findings.at),
+        "kills_by_boundary": dict(sorted(findings.at.items())),
+        "runs_that_ended_before_their_kill": findings.spared,
+        "readers_between_saw": dict(findings.seen_between),
+        "ends_with_rows_nobody_counts": dict(findings.leftovers),
+        "wrong": findings.wrong,
+    }
+
+
+def show(told: dict[str, Any], wall_s: float) -> str:
+    """Return a table of them."""
+    rows = [(what, count) for what, count in told["kills_by_deed_and_way"].items()]
+    rows += [
+        ("all kills", told["kills"]),
+        ("boundaries, different ones", told["boundaries_killed_at"]),
+        ("wrong", len(told["wrong"])),
+    ]
+    return report.table(("kill -9", "trials"), rows) + f"\n{wall_s:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
