@@ -32,6 +32,7 @@ from mmsearch.retriever.store.header import NAME, SCHEMA_VERSION, Header, read_h
 from mmsearch.retriever.store.lock import LOCK_NAME, WriteLock
 from mmsearch.retriever.store.media import FOLDER as MEDIA_FOLDER
 from mmsearch.retriever.store.media import Media
+from mmsearch.retriever.store.migrate import migrate
 from mmsearch.retriever.store.rows import Row, StoredSegment
 from mmsearch.retriever.store.snapshot import Snapshot, take_snapshot
 from mmsearch.retriever.store.tables import FOLDER as TABLES_FOLDER
@@ -183,6 +184,10 @@ class Store:
         schema is brought up to date. Raises StoreLocked while another is at work.
         """
         with WriteLock(self.path):
+            if self.header.schema_version < SCHEMA_VERSION:
+                header = read_header(self.path)  # another may have been here before us
+                if header.schema_version < SCHEMA_VERSION:
+                    migrate(self.path, header)
             now = self._current()
             remove_unnamed(self.path, now.header)
             writer = Writer(self.home, self.space, now.documents, now.segments, now.media)

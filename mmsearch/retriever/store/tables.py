@@ -9,19 +9,19 @@ one of our errors here, and what it writes is brought to the disk here.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmsearch.errors import BadFilter, StoreDamaged, StoreError
 from mmsearch.retriever.store.durable import NewFiles
 from mmsearch.retriever.store.rows import documents_schema, segments_schema
-from mmsearch.retriever.store.words import TEXT_COLUMNS, words_index, words_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.db import DBConnection
+    from lancedb.query import FullTextQuery
     from lancedb.table import Table as LanceTable
 
     from mmsearch.values import Vectors
@@ -32,6 +32,24 @@ DOCUMENTS, SEGMENTS = "documents", "segments"
 # A reader may still be at work in a version this old; lancedb warns below minutes.
 KEEP_VERSIONS = timedelta(minutes=30)
 BATCH_ROWS = 4_096
+
+
+ROW_ID = "_rowid"  # where a row lies; true of one version of a table
+
+
+class Index(NamedTuple):
+    """An index of one column, as the table lists it.
+
+    kind:          ``BTree``, ``Bitmap``, ``FTS``, ``IvfRq``
+    num_parts:     1, and one more with every time that rows were added to it
+    has_positions: of a full-text index, whether it knows phrases
+    """
+
+    name: str
+    column: str
+    kind: str
+    num_parts: int
+    has_positions: bool
 
 
 class Table:
@@ -95,6 +113,17 @@ class Table:
                 query = query.where(where)
             yield from query.to_batches(BATCH_ROWS)
 
+    def row_ids(self, where: str, *, limit: int) -> list[int]:
+        """Return where rows that fit lie, at most ``limit`` of them, for `take`."""
+        with self._reading(where):
+            query = self._inner.search().where(where).with_row_id(True)
+            return query.select([ROW_ID]).limit(limit).to_arrow()[ROW_ID].to_pylist()
+
+    def take(self, row_ids: Sequence[int], columns: Sequence[str]) -> "pa.Table":
+        """Return the columns of the rows that lie there, in no order."""
+        with self._reading():
+            return self._inner.take_row_ids(list(row_ids)).select(list(columns)).to_arrow()
+
     def nearest(
         self,
         column: str,
@@ -103,33 +132,49 @@ class Table:
         *,
         limit: int,
         where: str | None,
+        probe: "Probe | None" = None,
     ) -> "pa.Table":
-        """Return the rows nearest by cosine, best first, with ``_distance`` = 1 - cosine."""
+        """Return the rows nearest by cosine, best first, with ``_distance`` = 1 - cosine.
+
+        Every row is compared, unless ``probe`` says how its vector index is to be asked.
+        """
         from lancedb.query import LanceVectorQueryBuilder
 
         with self._reading(where):
-            query = LanceVectorQueryBuilder(self._inner, vector, column)
-            query = query.distance_type("cosine").bypass_vector_index()
+            query = LanceVectorQueryBuilder(self._inner, vector, column).distance_type("cosine")
+            if probe is None:
+                query = query.bypass_vector_index()
+            else:
+                query = query.nprobes(probe.cells).refine_factor(probe.refine)
             query = query.select([*columns, "_distance"]).limit(limit)
             if where is not None:
                 query = query.where(where, prefilter=True)
-            return query.to_arrow()
+            return query.with_row_id(True).to_arrow()
 
     def matching(
-        self, text: str, columns: Sequence[str], *, limit: int, where: str | None
+        self, asked: "FullTextQuery", columns: Sequence[str], *, limit: int, where: str | None
     ) -> "pa.Table":
-        """Return the rows that hold words of ``text``, best first, with ``_score`` (BM25)."""
+        """Return the rows that fit a full-text query, best first, with ``_score`` (BM25)."""
         with self._reading(where):
-            query = self._inner.search(words_query(text), query_type="fts")
+            query = self._inner.search(asked, query_type="fts")
             query = query.select([*columns, "_score"]).limit(limit)
             if where is not None:
                 query = query.where(where, prefilter=True)
-            return query.to_arrow()
+            return query.with_row_id(True).to_arrow()
 
-    def indices(self) -> set[str]:
-        """Return the columns that have an index."""
+    def indexes(self) -> list[Index]:
+        """Return its indexes; a damaged one may be among them."""
         with self._reading():
-            return {column for index in self._inner.list_indices() for column in index.columns}
+            return [
+                Index(
+                    name=index.name,
+                    column=index.columns[0],
+                    kind=index.index_type,
+                    num_parts=index.num_segments,
+                    has_positions=bool((index.index_details or {}).get("with_position")),
+                )
+                for index in self._inner.list_indices()
+            ]
 
     # ------------------------------------------------------------ writing, one writer at a time
 
@@ -137,6 +182,30 @@ class Table:
         """Add rows, durably."""
         with self._writing():
             self._inner.add(rows)
+
+    def add_batches(self, batches: "Iterable[pa.RecordBatch]") -> None:
+        """Add rows as they come, all of them or none, durably; few are in memory at a time.
+
+        What ``batches`` raises passes on.
+        """
+        import pyarrow as pa
+
+        raised: list[Exception] = []
+
+        def given() -> "Iterator[pa.RecordBatch]":
+            try:
+                yield from batches
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        with self._writing():
+            try:
+                self._inner.add(pa.RecordBatchReader.from_batches(self._inner.schema, given()))
+            except Exception:
+                if raised:
+                    raise raised[0] from None
+                raise
 
     def put(self, key: str, rows: "pa.Table") -> None:
         """Replace the rows of the same ``key`` and add the others, at once and durably."""
@@ -149,15 +218,18 @@ class Table:
         with self._writing():
             self._inner.delete(where)
 
-    def make_indices(self, *, text: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
-        """Make full-text and look-up indexes; rows added later are found before `tidy` too."""
-        from lancedb.index import BTree
+    def make_index(self, column: str, config: object, *, name: str | None = None) -> None:
+        """Make an index of lancedb's over a column; rows added later are found without it too.
 
+        Without a name it is called after its column, and takes the place of one so called.
+        """
         with self._writing():
-            for column in text:
-                self._inner.create_index(column, config=words_index())
-            for column in keys:
-                self._inner.create_index(column, config=BTree())
+            self._inner.create_index(column, config=config, name=name)
+
+    def drop_index(self, name: str) -> None:
+        """Forget an index; a damaged one too."""
+        with self._writing():
+            self._inner.drop_index(name)
 
     def tidy(self) -> None:
         """Merge small files, bring indexes up to date, drop versions nobody can be reading."""
@@ -170,7 +242,9 @@ class Table:
     def _reading(self, where: str | None = None) -> Iterator[None]:
         try:
             yield
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, ValueError | RuntimeError | OSError) and not _is_panic(error):
+                raise
             reason = _reason(error)
             # lancedb refuses a filter with a ValueError when it plans, and with a
             # RuntimeError when a comparison fails on the rows.
@@ -206,8 +280,8 @@ def create_tables(folder: Path, dim: int) -> tuple[Table, Table]:
     except (RuntimeError, OSError, ValueError) as error:
         raise StoreError(f"cannot make an index at {folder}: {_reason(error)}") from error
     documents, segments = tables
-    documents.make_indices(keys=["path"])
-    segments.make_indices(text=TEXT_COLUMNS, keys=["segment_id"])
+    make_missing(documents)
+    make_missing(segments)
     return documents, segments
 
 
@@ -230,6 +304,16 @@ def open_tables(folder: Path, dim: int) -> tuple[Table, Table]:
     return tables[0], tables[1]
 
 
+def open_as_they_are(folder: Path) -> tuple[Table, Table]:
+    """Return the tables of an index of any schema: for `migrate`, which knows their columns."""
+    database = _connect(folder)
+    try:
+        documents, segments = (database.open_table(name) for name in (DOCUMENTS, SEGMENTS))
+    except (RuntimeError, OSError, ValueError) as error:
+        raise StoreDamaged(folder, f"its tables: {_reason(error)}") from error
+    return Table(folder, DOCUMENTS, documents), Table(folder, SEGMENTS, segments)
+
+
 def _connect(folder: Path) -> "DBConnection":
     os.environ.setdefault("RUST_LOG", "error")  # read once, when the native library loads
     import lancedb
@@ -237,6 +321,11 @@ def _connect(folder: Path) -> "DBConnection":
     # Zero: every question sees what other processes have committed.
     interval = timedelta(0)
     return lancedb.connect(folder / FOLDER, read_consistency_interval=interval)
+
+
+def _is_panic(error: Exception) -> bool:
+    """Whether the native library gave up, as it does over some damaged files."""
+    return type(error).__name__ == "RustPanic"
 
 
 def _reason(error: BaseException) -> str:
