@@ -1,7 +1,10 @@
 """``mmsearch index``: bring an index up to date with files."""
 
+import signal
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,15 +29,15 @@ from mmsearch.cli.output import (
     shown_seconds,
     wants_json,
 )
+from mmsearch.cli.progress import Listener
 from mmsearch.engine import Engine, ModelSettings
 from mmsearch.values import stored_path
 
 if TYPE_CHECKING:
-    from mmsearch.indexers.pipeline import IndexReport, Progress
+    from mmsearch.indexers.pipeline import IndexReport
     from mmsearch.indexers.plan import Plan
 
 _FAILED_FILES = 3  # the exit code
-_SAY_EVERY_S = 5.0  # where nobody watches a bar
 
 
 def index(
@@ -50,7 +53,11 @@ def index(
     dims: Dims = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(help="Only files that match this glob; may be repeated.", metavar="GLOB"),
+        typer.Option(
+            help="Only files that match this glob ('*.pdf', 'reports/**'), or lie in a folder "
+            "that does; may be repeated.",
+            metavar="GLOB",
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
@@ -73,6 +80,18 @@ def index(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Keep on, and index what changes, until interrupted."),
+    ] = False,
+    sweep_every: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            help="With --watch: minutes between two looks at everything.",
+            metavar="MINUTES",
+        ),
+    ] = 15.0,
     as_json: AsJson = None,
 ) -> None:
     """Read files and folders into an index.
@@ -81,6 +100,10 @@ def index(
     interrupt and to run again. Ends with exit code 3 when some files failed. The index
     remembers its model, effort, pixels and dimensions, and refuses others.
 
+    In a glob, * is any characters but a slash, ? one of them, ** any at all; it may match the
+    end of a path. With --watch a line is printed for each change; interrupting it is exit
+    code 0.
+
     For example:
 
     \b
@@ -88,36 +111,67 @@ def index(
         mmsearch index ~/papers --include '*.pdf' --db papers.index
         mmsearch index ./docs --db small.index --dims 192 --max-pixels 100000 --device cpu
     """
-    globs = {"include": include or [], "exclude": exclude or []}
+    preview = partial(Engine.preview, db=db, include=include or [], exclude=exclude or [])
     if dry_run:
-        plan = Engine.preview(paths, db=db, retry_failed=retry_failed, again=again, **globs)
-        _print_plan(plan, as_json)
+        _print_plan(preview(paths, retry_failed=retry_failed, again=again), as_json)
         return
+    plan = None
     if not Engine.exists(db):  # a typing error must not leave an empty index behind
-        Engine.preview(paths, db=db, include=globs["include"], exclude=globs["exclude"])
+        looked_at = [path for path in paths if not (watch and path.exists())]
+        plan = preview(looked_at) if looked_at else None
     settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
     try:
         with (
-            _Listener() as listener,
+            _terminable(),
+            Listener("load") as listener,
             Engine.open(
                 db, create=True, model=model, device=device, dtype=dtype, settings=settings
             ) as engine,
         ):
-            report = engine.index(
+            do = (
+                partial(engine.watch, on_notice=listener.note, sweep_every_s=60 * sweep_every)
+                if watch
+                else partial(_once, engine, plan=plan)
+            )
+            for report in do(
                 paths,
-                on_progress=listener.hear,
+                on_progress=listener.indexing,
+                include=include or [],
+                exclude=exclude or [],
                 ocr=ocr,
                 retry_failed=retry_failed,
                 again=again,
                 num_workers=workers,
-                **globs,
-            )
+            ):
+                listener.rest()
+                _print_report(report, db, as_json)
+                sys.stdout.flush()
     except KeyboardInterrupt:
+        if watch:
+            say("stopped: what was finished is kept")
+            return
         say("interrupted: what was finished is kept, run it again to go on")
         raise
-    _print_report(report, db, as_json)
     if report.failed:
         raise typer.Exit(_FAILED_FILES)
+
+
+def _once(engine: Engine, *args: Any, **how: Any) -> "Iterator[IndexReport]":  # noqa: ANN401
+    yield engine.index(*args, **how)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End on SIGTERM as on an interrupt: what was finished is kept, no process is left."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print_plan(plan: "Plan", as_json: bool | None) -> None:
@@ -171,55 +225,3 @@ def _as_dict(report: "IndexReport") -> dict[str, Any]:
         "unsupported": report.unsupported,
         "seconds": {stage: round(spent, 3) for stage, spent in report.seconds.items()},
     }
-
-
-class _Listener:
-    """Shows progress on stderr: a bar on a terminal, a line now and then elsewhere."""
-
-    def __enter__(self) -> "_Listener":
-        self._said_at = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-            )
-
-            self._bar = Progress(
-                TextColumn("{task.fields[stage]:<6}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[pace]}"),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[path]}", markup=False),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=None, stage="load", pace="", path="")
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def hear(self, progress: "Progress") -> None:
-        """Show how far the run is."""
-        if self._bar:
-            left = progress.eta_s
-            self._bar.update(
-                self._task,
-                completed=progress.documents,
-                total=progress.num_documents,
-                stage=progress.stage,
-                pace=f"{progress.segments} segments, {progress.rate:.1f}/s"
-                + (f", {shown_seconds(left)} left" if left is not None else ""),
-                path=Path(progress.path).name,
-            )
-        elif time.monotonic() - self._said_at > _SAY_EVERY_S:
-            self._said_at = time.monotonic()
-            say(str(progress))

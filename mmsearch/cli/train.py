@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +20,7 @@ from mmsearch.cli.output import (
     visible,
     wants_json,
 )
+from mmsearch.cli.progress import Listener
 from mmsearch.errors import MissingExtra, MMSearchError
 from mmsearch.training import (
     TrainingPlan,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from mmsearch.retriever.training.config import TrainingConfig
     from mmsearch.retriever.training.loop import TrainingProgress, TrainingReport
 
-_SAY_EVERY_S = 5.0  # where nobody watches a bar
 _SHOWN_ROWS = 5
 _RUNS = Path("runs")
 
@@ -274,30 +273,15 @@ class _Listener:
 
     def __init__(self, *, as_json: bool | None) -> None:
         self._json = wants_json(as_json)
+        self._listener = Listener("preparing", is_shown=is_first_process())
         self._recall = ""
 
     def __enter__(self) -> "_Listener":
-        self._said_at = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty() and is_first_process():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            self._bar = Progress(
-                TextColumn("{task.fields[stage]}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[said]}", markup=False),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=None, stage="preparing", said="")
-            self._bar.start()
+        self._listener.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._listener.rest()
 
     def hear(self, progress: "TrainingProgress") -> None:
         """Show how far the run is."""
@@ -313,27 +297,20 @@ class _Listener:
             f"loss {line['loss']:.3f}{self._recall}, {line['rows_per_s']:.3g} rows/s, "
             f"{shown_seconds(progress.eta_s)} left"
         )
-        if self._bar:
-            self._bar.update(
-                self._task,
-                completed=progress.step,
-                total=progress.num_steps,
-                stage=line["stage"],
-                said=said,
-            )
-        elif time.monotonic() - self._said_at > _SAY_EVERY_S:
-            self._said_at = time.monotonic()
-            say(f"step {progress.step} of {progress.num_steps} ({line['stage']}): {said}")
+        where = f"{progress.step} of {progress.num_steps}"
+        self._listener.show(
+            line["stage"],
+            progress.step,
+            progress.num_steps,
+            f"{where}  {said}",
+            line=f"step {where} ({line['stage']}): {said}",
+        )
 
     def _say_rows(self, counts: Mapping[str, int]) -> None:
         """Say before it takes days what it is trained on, and how much of the file is not."""
         if not counts["bad"] and not counts["leaks"]:
             return
-        said = (
+        self._listener.note(
             f"training on {counts['train']:,} pairs; bad rows: {counts['bad']:,}, left out: "
             f"{counts['leaks']:,} (metrics.jsonl names them)"
         )
-        if self._bar:
-            self._bar.console.print(said, markup=False, highlight=False)
-        else:
-            say(said)
