@@ -397,7 +397,7 @@ class Engine:
         A query's own source (the same page, or a file with the same content) is left
         out of its ranking. Raises BadQueryFile.
         """
-        from mmsearch.indexers.plan import hash_if_readable
+        from mmsearch.indexers.content import hash_if_readable
         from mmsearch.retriever.evaluation.judging import judge, own_source
         from mmsearch.retriever.evaluation.measures import DEPTH, report
         from mmsearch.retriever.evaluation.queryfile import read_queries

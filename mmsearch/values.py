@@ -246,7 +246,8 @@ class Segment:
                 budget of `ReadPolicy`; one frame for a page or a picture; None for text
     thumbnail:  a small WebP for people, empty for text
     look:       what it looks like in 64 bits (a difference hash): near-duplicates differ in
-                few of them; None for text
+                few of them; None for text, and for pixels that are all alike
+    awaits_ocr: there may be words in its picture, and `ReadPolicy` said not to read them
     """
 
     kind: Kind
@@ -257,6 +258,7 @@ class Segment:
     pixels: "Pixels | None" = None
     thumbnail: bytes = b""
     look: int | None = None
+    awaits_ocr: bool = False
 
     @property
     def num_words(self) -> int:

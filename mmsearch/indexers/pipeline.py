@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsearch.errors import BadItem, BadVectors, ModelError, OutOfMemory, UnreadableFile
-from mmsearch.indexers.plan import Plan, Reading, content_hash
+from mmsearch.indexers.content import content_hash
+from mmsearch.indexers.plan import Plan, Reading
 from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.retriever.seams import Embedder
 from mmsearch.retriever.store.rows import UNIT_TOLERANCE

@@ -6,7 +6,6 @@ A file whose size and modification time are those of the manifest is not
 opened. One whose time changed but whose content hash did not is only touched.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmsearch.errors import UnreadableFile
+from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.discover import Source
 from mmsearch.indexers.readers import SUPPORTED_SUFFIXES, sniff
 from mmsearch.values import Document, Kind, Status, stored_path
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +137,6 @@ def _examine(source: Source, known: Document | None) -> Reading | None:
         return Reading(source, kind, content_hash(source.path) if known else "")
     except UnreadableFile as error:
         return Reading(source, None, error=error.reason) if meant else None
-
-
-def content_hash(path: Path) -> str:
-    """Return blake2b of a file's bytes, 32 hex digits; raises UnreadableFile."""
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise UnreadableFile(path, (error.strerror or str(error)).lower()) from error
-    return digest.hexdigest()
-
-
-def hash_if_readable(path: Path) -> str:
-    """Return `content_hash`, or an empty text for a file that cannot be read."""
-    try:
-        return content_hash(path)
-    except UnreadableFile:
-        return ""
 
 
 def _gone(manifest: Mapping[str, Document], roots: Sequence[Path], found: set[str]) -> list[str]:

@@ -17,12 +17,15 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mmsearch.errors import MMSearchError, UnreadableFile
 from mmsearch.indexers import wire
@@ -35,14 +38,15 @@ _START_TIMEOUT_S = 60.0
 # Workers end themselves on time, by an alarm; this is for one that is stopped or stuck in
 # the kernel. It must not be so short that a busy machine makes us accuse a file.
 _GRACE_S = 5.0
+_SHORT = frozenset({Kind.IMAGE, Kind.TEXT})  # read in a moment, as a rule
 _STEP_NAMES = {Kind.PDF: "page", Kind.IMAGE: "picture", Kind.VIDEO: "clip", Kind.TEXT: "passage"}
 
 
 class Sandbox:
     """A pool of up to ``num_workers`` processes that read files; a context manager.
 
-    Workers are started when first needed, or at once where ``warm``. Each holds one
-    finished segment until it is taken, so memory does not grow with the corpus. Several
+    Workers are started when first needed, or at once where ``warm``. Each holds a few
+    finished segments until they are taken, so memory does not grow with the corpus. Several
     threads may read at the same time, each with workers of its own.
     """
 
@@ -78,27 +82,33 @@ class Sandbox:
 
         Segments of one task come in order; tasks interleave. A task ends with None, or
         with UnreadableFile: then the segments it gave before are to be dropped. The next
-        task is drawn when a worker is free for it. Closing the generator early is fine.
+        task is drawn when a worker is free for it, or will be in a moment: one that is at
+        a picture or a text is handed the next one. Closing the generator early is fine.
         """
-        waiting = iter(tasks)
+        waiting = _Waiting(tasks)
         busy: dict[Connection, _Worker] = {}
         task: ReadTask | None
         try:
             while True:
-                while len(busy) < self.num_workers and (task := next(waiting, None)):
+                while len(busy) < self.num_workers and (task := waiting.next()):
                     worker = self._given(task)
                     busy[worker.connection] = worker
+                for worker in busy.values():
+                    if worker.may_have_another and (task := waiting.next(_SHORT)):
+                        worker.begin_next(task)
                 if not busy:
                     return
                 news = _with_news(busy)
                 if self._closed:
                     raise ValueError("the sandbox was closed while it was reading")
+                outcomes: list[tuple[ReadTask, Segment | UnreadableFile | None]] = []
                 for worker in news:
-                    task, outcome = worker.task, worker.receive()
-                    if not isinstance(outcome, Segment):
+                    outcomes += worker.receive()
+                    if not worker.tasks or not worker.is_alive:
                         del busy[worker.connection]
+                        waiting.put_back(worker.tasks)
                         self._release(worker)
-                    yield task, outcome
+                yield from outcomes
         finally:
             for worker in busy.values():  # in the middle of a file that nobody waits for
                 self._discard(worker)
@@ -157,13 +167,36 @@ class Sandbox:
         worker.kill()
 
 
-class _Worker:
-    """One reader process, seen from here."""
+class _Waiting:
+    """Tasks that nobody was given yet."""
 
-    task: ReadTask
+    def __init__(self, tasks: Iterable[ReadTask]) -> None:
+        self._drawn: deque[ReadTask] = deque()
+        self._tasks = iter(tasks)
+
+    def next(self, kinds: Collection[Kind] | None = None) -> ReadTask | None:
+        """Return the next task; None where there is none, or it is of none of the kinds."""
+        if not self._drawn:
+            self._drawn.extend(islice(self._tasks, 1))
+        if not self._drawn or (kinds is not None and self._drawn[0].kind not in kinds):
+            return None
+        return self._drawn.popleft()
+
+    def put_back(self, tasks: Iterable[ReadTask]) -> None:
+        """Take back what nobody began."""
+        self._drawn.extend(tasks)
+
+
+class _Worker:
+    """One reader process, seen from here.
+
+    tasks: the file it is at, and one that it may begin without asking
+    """
 
     def __init__(self, *, preload: bool) -> None:
         self.connection, theirs = Pipe()
+        self._slots = wire.make_slots()
+        self.tasks: deque[ReadTask] = deque()
         self.is_alive = True
         self._has_started = False
         self._busy_s = 0.0
@@ -172,52 +205,81 @@ class _Worker:
         self._killing = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
-                _command(theirs.fileno(), preload=preload),
+                _command(theirs.fileno(), self._slots, preload=preload),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # native libraries write where they please
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), self._slots),
                 # One file a process, one thread a process: the processes share the cores.
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
 
     def begin(self, task: ReadTask) -> None:
         """Hand it a file. Raises OSError where it is dead."""
-        self.task = task
         self._busy_s = 0.0
         self._waiting_since = time.monotonic()
+        self._send(task)
+
+    def begin_next(self, task: ReadTask) -> None:
+        """Hand it a file to begin when it has ended the one it is at."""
+        with contextlib.suppress(OSError):  # it died just now, and shall be asked about that
+            self._send(task)
+
+    @property
+    def may_have_another(self) -> bool:
+        """Whether it will be free in a moment."""
+        return len(self.tasks) == 1 and self.tasks[0].kind in _SHORT
+
+    def _send(self, task: ReadTask) -> None:
+        self.tasks.append(task)
         absolute = Path(os.path.abspath(task.path))  # it may not follow our chdir
-        self.connection.send(replace(task, path=absolute))
+        wire.send_task(self.connection, replace(task, path=absolute))
 
     def greet(self) -> None:
         """Take the first message, which says that the process started."""
         try:
-            wire.receive(self.connection)
+            wire.receive(self.connection, self._slots)
         except (EOFError, OSError):
             self.kill()
             raise _cannot_start(self._process.returncode) from None
         self._has_started = True
         self._waiting_since = time.monotonic()
 
-    def receive(self) -> Segment | UnreadableFile | None:
-        """Return the next segment of its file, or how the file ended."""
+    def receive(self) -> list[tuple[ReadTask, Segment | UnreadableFile | None]]:
+        """Return the next segments of its file, or how the file ended, or both."""
+        task = self.tasks[0]
         try:
-            message = wire.receive(self.connection) if self.connection.poll() else None
+            message = None
+            if self.connection.poll():
+                message = wire.receive(self.connection, self._slots)
         except (EOFError, OSError):
-            return self._died()
+            failed = self._died()
+            self.tasks.popleft()
+            return [(task, failed)]
         if message is None:  # past its deadline
+            failed = UnreadableFile(task.path, self._too_long())
             self.kill()
-            return UnreadableFile(self.task.path, self._too_long())
-        if "segment" in message:
-            self._busy_s = message["busy_s"]
-            self._waiting_since = time.monotonic()
-            segment: Segment = message["segment"]
-            return segment
-        if "out_of_memory" in message:
+            self.tasks.popleft()
+            return [(task, failed)]
+        self._busy_s = message["busy_s"]
+        self._waiting_since = time.monotonic()
+        outcomes: list[tuple[ReadTask, Segment | UnreadableFile | None]] = [
+            (task, segment) for segment in message["segments"]
+        ]
+        if ending := message["ending"]:
+            ended = replace(task, content_hash=ending["content_hash"], busy_s=self._busy_s)
+            outcomes.append((ended, self._ended(ending)))
+            self.tasks.popleft()
+            self._busy_s = 0.0
+        return outcomes
+
+    def _ended(self, ending: Mapping[str, Any]) -> UnreadableFile | None:
+        path = self.tasks[0].path
+        if "out_of_memory" in ending:
             self.kill()
-            return UnreadableFile(self.task.path, self._too_much())
-        if "failed" in message:
-            return UnreadableFile(self.task.path, message["failed"])
+            return UnreadableFile(path, self._too_much())
+        if "failed" in ending:
+            return UnreadableFile(path, ending["failed"])
         return None
 
     @property
@@ -234,7 +296,7 @@ class _Worker:
         """
         if not self._has_started:
             return self._waiting_since + _START_TIMEOUT_S
-        policy = self.task.policy
+        policy = self.tasks[0].policy
         left = min(policy.step_timeout_s, policy.document_timeout_s - self._busy_s)
         return self._waiting_since + max(left, 0.0) + _GRACE_S
 
@@ -244,7 +306,9 @@ class _Worker:
             self.is_alive = False
             self._process.kill()
             self._process.wait()
-            self.connection.close()
+            if not self.connection.closed:
+                self.connection.close()
+                os.close(self._slots)
 
     def _died(self) -> UnreadableFile:
         self.is_alive = False
@@ -258,17 +322,18 @@ class _Worker:
             reason = f"the reader crashed (signal {signal.Signals(-code).name})"
         else:
             reason = f"the reader crashed (exit status {code})"
-        return UnreadableFile(self.task.path, reason)
+        return UnreadableFile(self.tasks[0].path, reason)
 
     def _too_long(self) -> str:
-        policy = self.task.policy
+        policy = self.tasks[0].policy
         if self._busy_s + policy.step_timeout_s > policy.document_timeout_s:
             return f"it took longer than {policy.document_timeout_s:g} s"
-        step = _STEP_NAMES[self.task.kind] if self.task.kind else "segment"
+        step = _STEP_NAMES[self.tasks[0].kind] if self.tasks[0].kind else "segment"
         return f"it took longer than {policy.step_timeout_s:g} s for one {step}"
 
     def _too_much(self) -> str:
-        return f"it needs more than {self.task.policy.max_memory_bytes / 2**30:.1f} GiB of memory"
+        gib = self.tasks[0].policy.max_memory_bytes / 2**30
+        return f"it needs more than {gib:.1f} GiB of memory"
 
 
 def _with_news(busy: dict[Connection, _Worker]) -> list[_Worker]:
@@ -294,7 +359,7 @@ def _with_news(busy: dict[Connection, _Worker]) -> list[_Worker]:
             return news
 
 
-def _command(fd: int, *, preload: bool) -> list[str]:
+def _command(fd: int, slots: int, *, preload: bool) -> list[str]:
     """Return how to start a worker that can import what we can, and nothing before it.
 
     -P keeps the current folder out of its path: a ``numpy.py`` among the files that are
@@ -302,12 +367,13 @@ def _command(fd: int, *, preload: bool) -> list[str]:
     """
     ours = str(Path(__file__).resolve().parents[2])
     code = (
-        "import sys; sys.path += [p for p in sys.argv[3:] if p not in sys.path]; "
+        "import sys; sys.path += [p for p in sys.argv[4:] if p not in sys.path]; "
         "from mmsearch.indexers.worker import main; "
-        "main(int(sys.argv[1]), preload=sys.argv[2] == 'preload')"
+        "main(int(sys.argv[1]), int(sys.argv[2]), preload=sys.argv[3] == 'preload')"
     )
     extra = [path for path in [ours, *sys.path] if path]
-    return [sys.executable, "-P", "-c", code, str(fd), "preload" if preload else "lazy", *extra]
+    when = "preload" if preload else "lazy"
+    return [sys.executable, "-P", "-c", code, str(fd), str(slots), when, *extra]
 
 
 def _cannot_start(exit_code: int | None) -> MMSearchError:

@@ -16,23 +16,33 @@ from multiprocessing.connection import Connection
 
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers import wire
+from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.readers import read, read_whole, sniff
 from mmsearch.indexers.wire import ReadTask
 from mmsearch.values import ReadPolicy, Segment
 
+# What is held back is lost in a crash, as is its document then; and it must be so little
+# that the sandbox, who waits for a word from us, does not take us for stuck.
+_TOGETHER_S = 0.02
+_TOGETHER_BYTES = 64 * 1024
 
-def main(fd: int, *, preload: bool = False) -> None:
-    """Serve read tasks from the socket ``fd`` until the other end closes it."""
+
+def main(fd: int, slots: int, *, preload: bool = False) -> None:
+    """Serve read tasks from the socket ``fd`` until the other end closes it.
+
+    ``slots`` is the file through which pixels go.
+    """
     _isolate()
     with Connection(fd) as parent, contextlib.suppress(EOFError, ConnectionError):
-        wire.send(parent, {"ready": True})
+        outbox = wire.Outbox(parent, slots)
+        outbox.send(busy_s=0.0)  # it says that the process started
         start_bytes = _address_space()
         if preload:
             import PIL.Image  # noqa: F401
         while True:
-            task: ReadTask = parent.recv()
+            task = outbox.next_task()
             _limit_memory(start_bytes, task.policy.max_memory_bytes)
-            _serve(parent, task)
+            _serve(outbox, task)
 
 
 def _isolate() -> None:
@@ -69,15 +79,25 @@ def _limit_memory(start_bytes: int, added_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
-def _serve(parent: Connection, task: ReadTask) -> None:
-    """Read one file: send its segments one by one, then how it ended."""
+def _serve(outbox: wire.Outbox, task: ReadTask) -> None:
+    """Read one file: send its segments as they come, then how it ended.
+
+    Segments that are ready within a moment of each other are sent together.
+    """
     clock = _StepClock(task.policy)
     ending: dict[str, object] = {"done": True}
+    digest = task.content_hash
+    sent_at = time.monotonic()
     try:
         clock.start()
+        if digest == "":
+            digest = content_hash(task.path)
         for segment in _segments(task):
             clock.stop()  # that nobody takes it yet is not the file's fault
-            wire.send_segment(parent, segment, busy_s=clock.busy_s)
+            outbox.add(segment, busy_s=clock.busy_s)
+            if time.monotonic() - sent_at > _TOGETHER_S or outbox.num_bytes > _TOGETHER_BYTES:
+                outbox.send(busy_s=clock.busy_s)
+                sent_at = time.monotonic()
             clock.start()
     except UnreadableFile as error:
         ending = {"failed": error.reason}
@@ -86,7 +106,7 @@ def _serve(parent: Connection, task: ReadTask) -> None:
     except ImportError as error:
         ending = {"failed": f"{error.name or error} cannot be imported"}
     clock.stop()
-    wire.send(parent, ending)
+    outbox.send(busy_s=clock.busy_s, ending=ending | {"content_hash": digest})
     if "out_of_memory" in ending:
         sys.exit(1)  # what is left of this heap is not to be trusted with the next file
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.discover import Source, discover
-from mmsearch.indexers.plan import Plan, content_hash, make_plan
+from mmsearch.indexers.plan import Plan, make_plan
 from mmsearch.values import Document, Kind, Status, stored_path
 
 

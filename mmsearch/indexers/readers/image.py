@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers import about, ocr
-from mmsearch.indexers.readers.pictures import fit, thumbnail
+from mmsearch.indexers.readers.pictures import fit, look, thumbnail
 from mmsearch.values import Kind, ReadPolicy, Segment, TextOrigin, on_white
 
 if TYPE_CHECKING:
@@ -32,13 +32,16 @@ def read(path: Path, policy: ReadPolicy) -> Iterator[Segment]:
             picture, words = _decode(path, file, policy)
 
     text = ocr.read_text(picture) if policy.ocr else ""
+    pixels = fit(picture, policy.max_pixels)
     yield Segment(
         kind=Kind.IMAGE,
         text=text,
         text_origin=TextOrigin.OCR if text else TextOrigin.NONE,
         about=words,
-        pixels=fit(picture, policy.max_pixels)[None],
+        pixels=pixels[None],
         thumbnail=thumbnail(picture),
+        look=look(pixels),
+        awaits_ocr=not policy.ocr,
     )
 
 

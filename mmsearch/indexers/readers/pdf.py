@@ -8,14 +8,13 @@ import functools
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers import about, ocr
-from mmsearch.indexers.readers.pictures import fit, thumbnail
+from mmsearch.indexers.readers.pictures import fit, look, thumbnail
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
 
 if TYPE_CHECKING:
@@ -30,6 +29,10 @@ _MAX_DPI = 200
 _LONGEST_SIDE = 8192  # pixels, of a page that is a ribbon
 _END_BYTES = 4096  # at the end of a file, in which its end mark is looked for
 _BROKEN_WORD = re.compile(r"(?<=[^\W\d_])[-\u00ad\u2010]\n(?=[a-z\u00df-\u00ff])")
+# Control characters that are no blanks, private ones, and the one for what has no meaning.
+_BROKEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]"
+)
 _MIN_WORDS = 5  # of a text layer, under which a page with ink on it is taken for a scan
 _STAMP_WORDS = 40  # under which the layer of a page that is one picture is not what it says
 _MOST_OF_A_PAGE = 0.7
@@ -97,19 +100,23 @@ def _segment(page: _Page, number: int, names: tuple[object, ...], policy: ReadPo
     text = _text_layer(page)
     origin = TextOrigin.LAYER if text else TextOrigin.NONE
     is_scan = _is_scant(text) or _is_garbage(text) or _is_stamped_scan(page, text)
-    if policy.ocr and is_scan and _has_ink(picture):
+    needs_ocr = is_scan and _has_ink(picture)
+    if policy.ocr and needs_ocr:
         read = ocr.read_text(_render(page, ocr.MAX_SIDE**2, ocr.MAX_SIDE))
         if len(read.split()) > len(text.split()) or _is_garbage(text):
             text, origin = read, TextOrigin.OCR if read else TextOrigin.NONE
     label = page.get_label()
+    pixels = fit(picture, policy.max_pixels)
     return Segment(
         kind=Kind.PDF,
         locator=Locator(page=number),
         text=text,
         text_origin=origin,
         about=about.join(*names, f"page {label}" if label not in ("", str(number)) else ""),
-        pixels=fit(picture, policy.max_pixels)[None],
+        pixels=pixels[None],
         thumbnail=thumbnail(picture),
+        look=look(pixels),
+        awaits_ocr=needs_ocr and not policy.ocr,
     )
 
 
@@ -160,9 +167,7 @@ def _is_garbage(text: str) -> bool:
     What comes out is U+FFFD, private characters, or an alphabet shifted by a few places,
     with control characters for its spaces: one in six.
     """
-    chars = [char for char in text if not char.isspace()]
-    broken = sum(char == "\ufffd" or unicodedata.category(char) in ("Co", "Cc") for char in chars)
-    return broken > 0.08 * len(chars)
+    return len(_BROKEN.findall(text)) > 0.08 * sum(map(len, text.split()))
 
 
 def _has_ink(picture: "Image") -> bool:

@@ -15,6 +15,10 @@ MIN_SIDE = 28
 THUMBNAIL_SIDE = 256
 """Pixels of a thumbnail's longest side."""
 
+_LOOK_WIDTH, _LOOK_HEIGHT = 9, 8  # grey fields; each is compared with the one right of it
+_MIN_STEP = 2  # grey levels; less is what another compression makes of a plain area
+_MIN_RANGE = 8  # grey levels between the darkest field and the lightest
+
 
 def fitted_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     """Return the size within ``max_pixels`` that keeps the aspect and never enlarges."""
@@ -57,6 +61,24 @@ def _pad(picture: "Image", size: tuple[int, int]) -> "Image":
     return canvas
 
 
+def look(pixels: "Pixels") -> int | None:
+    """Return the difference hash of ``[h, w, 3]``: 64 bits, one for each step to a lighter field.
+
+    The same picture compressed anew or made smaller differs in a few bits. None for a
+    picture of about one shade: all blank pages would look alike, whatever they belong to.
+    """
+    import numpy as np
+    from PIL import Image
+
+    grey = Image.fromarray(pixels).convert("L")
+    fields = grey.resize((_LOOK_WIDTH, _LOOK_HEIGHT), Image.Resampling.BOX)
+    shades = np.asarray(fields, dtype=np.int16)
+    if shades.max() - shades.min() < _MIN_RANGE:
+        return None
+    bits = shades[:, 1:] - shades[:, :-1] >= _MIN_STEP
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
 def thumbnail(picture: "Image") -> bytes:
     """Return a WebP of it for people, its longest side at most 256 pixels."""
     from PIL import Image
@@ -64,7 +86,8 @@ def thumbnail(picture: "Image") -> bytes:
     size = bounded_size(*picture.size, THUMBNAIL_SIDE)
     small = picture
     if size != picture.size:
-        small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        # Mostly a box filter: good enough for people, and a fifth of the time of a sinc.
+        small = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.0)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=70, method=2)
     return buffer.getvalue()

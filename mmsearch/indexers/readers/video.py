@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers import about, headers, ocr, subtitles
-from mmsearch.indexers.readers.pictures import bounded_size, fit, fitted_size, thumbnail
+from mmsearch.indexers.readers.pictures import bounded_size, fit, fitted_size, look, thumbnail
 from mmsearch.indexers.readers.shots import MIN_SHOT_S, CutDetector
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
 
@@ -95,16 +95,17 @@ def _segment(path: Path, clip: _Clip, cues: list[subtitles.Cue], policy: ReadPol
     spoken = subtitles.within(cues, clip.start, clip.end)
     seen = ocr.read_text(middle) if policy.ocr else ""
     origin = TextOrigin.OCR if seen else TextOrigin.NONE
+    frames = [fit(Image.fromarray(sample.frame), policy.max_pixels) for sample in chosen]
     return Segment(
         kind=Kind.VIDEO,
         locator=Locator(start=round(clip.start, 3), end=round(clip.end, 3)),
         text="\n".join(filter(None, (spoken, seen))),
         text_origin=TextOrigin.SUBTITLES if spoken else origin,
         about=about.name_words(path),
-        pixels=np.stack(
-            [fit(Image.fromarray(sample.frame), policy.max_pixels) for sample in chosen]
-        ),
+        pixels=np.stack(frames),
         thumbnail=thumbnail(middle),
+        look=look(frames[0]),
+        awaits_ocr=not policy.ocr,
     )
 
 
