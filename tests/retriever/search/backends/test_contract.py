@@ -1,6 +1,7 @@
 """What every vector index promises, against exact arithmetic in numpy."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,11 @@ from toy_store import SPACE, a_document, a_row, put, unit
 
 from mmsearch.errors import BadFilter
 from mmsearch.retriever.seams import VectorIndex
+from mmsearch.retriever.search import backends
+from mmsearch.retriever.search.backends import faiss_scanner
+from mmsearch.retriever.search.backends.answers import CopiedIndex
+from mmsearch.retriever.search.backends.choice import ExactBackends
+from mmsearch.retriever.search.backends.scanners import NumpyScanner, TorchScanner
 from mmsearch.retriever.store.store import Row, Store
 from mmsearch.values import Kind, Locator, View, segment_id
 
@@ -40,21 +46,90 @@ def a_world() -> list[tuple[str, Row]]:
 WORLD = a_world()
 
 
-def as_store(folder: Path) -> VectorIndex:
-    """The store itself, with rows before and after its last refresh, and dead ones."""
+def a_store(folder: Path, *, before_the_last: Callable[[Store], object] | None = None) -> Store:
+    """The world, with rows before and after its last refresh, and dead ones.
+
+    before_the_last: is called while one document of the world is still missing, and one
+                     that is not of it still there
+    """
     store = Store.create(folder / "db", SPACE)
     with store.writing() as writer:
+        put(writer, "/docs/gone.pdf", ["gone"] * 5)
         for path in ("/docs/a.pdf", "/docs/b.pdf", "/docs/c.pdf"):
             put(writer, path, ["an old version, as near as can be to the first query"] * 30)
+            if path == "/docs/c.pdf" and before_the_last:
+                before_the_last(store)
             writer.commit(a_document(path), [row for where, row in WORLD if where == path])
             if path == "/docs/b.pdf":
                 writer.refresh()
-        put(writer, "/docs/gone.pdf", ["gone"] * 5)
         writer.remove(["/docs/gone.pdf"])
     return store
 
 
-INDEXES: list[Callable[[Path], VectorIndex]] = [as_store]
+def the_tables(folder: Path) -> VectorIndex:
+    return backends.choose("lance").of(a_store(folder).snapshot())
+
+
+def faiss(folder: Path) -> VectorIndex:
+    store = a_store(folder)
+    backends.build(store.snapshot(), store.home)
+    return from_faiss(store)
+
+
+def faiss_in_lists(folder: Path) -> VectorIndex:
+    """As it is with many rows, all of whose lists are looked into."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faiss_scanner, "EXACT_ROWS", 10)
+        patch.setattr(faiss_scanner, "FEWEST_LISTS", 8)
+        store = a_store(folder)
+        backends.build(store.snapshot(), store.home)
+        return from_faiss(store)
+
+
+def faiss_of_yesterday(folder: Path) -> VectorIndex:
+    """Made before the last commit: what is new, and what is gone, it does not know."""
+    store = a_store(
+        folder, before_the_last=lambda store: backends.build(store.snapshot(), store.home)
+    )
+    return from_faiss(store)
+
+
+def from_faiss(store: Store) -> VectorIndex:
+    index = backends.choose("faiss").of(store.snapshot())
+    assert isinstance(index, CopiedIndex)
+    assert all(index.is_copied(view) for view in View), "else the tables would be tested twice"
+    return index
+
+
+def numpy(folder: Path) -> VectorIndex:
+    return ExactBackends(make=NumpyScanner).of(a_store(folder).snapshot())
+
+
+def numpy_of_yesterday(folder: Path) -> VectorIndex:
+    exact = ExactBackends(make=NumpyScanner)
+
+    def read(store: Store) -> None:
+        index = exact.of(store.snapshot())
+        for view in View:
+            index.nearest(view, unit(1), k=1)
+
+    return exact.of(a_store(folder, before_the_last=read).snapshot())
+
+
+def torch(folder: Path) -> VectorIndex:
+    """What runs on a GPU, on this machine's processor."""
+    return ExactBackends(make=partial(TorchScanner, device="cpu")).of(a_store(folder).snapshot())
+
+
+INDEXES: list[Callable[[Path], VectorIndex]] = [
+    the_tables,
+    faiss,
+    faiss_in_lists,
+    faiss_of_yesterday,
+    numpy,
+    numpy_of_yesterday,
+    torch,
+]
 
 
 @pytest.fixture(scope="module", params=INDEXES, ids=lambda make: make.__name__)
@@ -112,16 +187,36 @@ def test_it_answers_as_exact_arithmetic_does(
         )
 
 
-def test_ties_are_in_the_order_of_their_ids_wherever_k_cuts_them(tmp_path: Path) -> None:
-    store = Store.create(tmp_path / "db", SPACE)
+ASKS: dict[str, Callable[[Store], VectorIndex]] = {
+    "lance": lambda store: store.snapshot(),
+    "faiss": from_faiss,
+    "numpy": lambda store: ExactBackends(make=NumpyScanner).of(store.snapshot()),
+    "torch": lambda store: ExactBackends(make=partial(TorchScanner, device="cpu")).of(
+        store.snapshot()
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.create(tmp_path_factory.mktemp("alike") / "db", SPACE)
     with store.writing() as writer:
         for name in "abcdefgh":
             put(writer, f"/{name}.pdf", ["all alike"] * 4)
+    backends.build(store.snapshot(), store.home)
+    return store
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_ties_are_in_the_order_of_their_ids_wherever_k_cuts_them(
+    alike: Store, ask: Callable[[Store], VectorIndex]
+) -> None:
+    index = ask(alike)
     places = [(f"/{name}.pdf", Locator(page=page)) for name in "abcdefgh" for page in range(1, 5)]
     everything = sorted(segment_id(path, locator) for path, locator in places)
 
     for k in (1, 3, 17, 32, 40):
-        found = store.nearest(View.VISUAL, unit(1, 1), k=k)
+        found = index.nearest(View.VISUAL, unit(1, 1), k=k)
         assert [one.segment_id for one in found] == everything[:k]
 
 

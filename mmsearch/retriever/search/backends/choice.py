@@ -1,0 +1,203 @@
+"""Which back-end answers: what was asked for, and what there is.
+
+    Backend --choose--> Backends;  Backends.of(snapshot) --> VectorIndex
+
+Copies outlive snapshots: one that was opened or read serves every later state that it
+still helps with.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmsearch.errors import MissingExtra, StoreError
+from mmsearch.retriever.search.backends import faiss_files
+from mmsearch.retriever.search.backends.answers import CopiedIndex, Copy, helps
+from mmsearch.retriever.search.backends.faiss_scanner import load_faiss
+from mmsearch.retriever.search.backends.rows import dim_of, read_rows, standing
+from mmsearch.retriever.search.backends.scanners import NumpyScanner, Scanner, TorchScanner
+from mmsearch.values import Backend, View
+
+if TYPE_CHECKING:
+    from mmsearch.retriever.seams import VectorIndex
+    from mmsearch.retriever.store.snapshot import Snapshot
+    from mmsearch.retriever.store.store import Store
+    from mmsearch.values import Vectors
+
+log = logging.getLogger(__name__)
+
+
+def choose(wanted: Backend | str = Backend.AUTO, *, device: str = "auto") -> "Backends":
+    """Return the back-end that is meant, for any index.
+
+    device: where `Backend.EXACT` multiplies; "auto" is a GPU where torch finds one
+    Raises MissingExtra where faiss is asked for by name and cannot be loaded.
+    """
+    wanted = Backend(wanted)
+    if wanted is Backend.FAISS:
+        load_faiss()
+    if wanted is Backend.LANCE:
+        return Backends()
+    if wanted is Backend.EXACT:
+        return ExactBackends(device)
+    return FaissBackends(by_name=wanted is Backend.FAISS)
+
+
+def keep_fresh(store: "Store") -> bool:
+    """Bring the accelerator of an index up to date, if it has one; say whether it changed.
+
+    It is a cache: what keeps it from being renewed is logged and harms nothing.
+    """
+    if not faiss_files.exists(store.home):
+        return False
+    try:
+        return faiss_files.refresh(store.snapshot(), store.home)
+    except (MissingExtra, StoreError) as error:
+        log.warning("the faiss file beside %s stays as it was: %s", store.path, error)
+        return False
+
+
+class Backends:
+    """What answers for a snapshot: the tables themselves."""
+
+    def of(self, snapshot: "Snapshot") -> "VectorIndex":
+        """Return what answers which vectors of ``snapshot`` are nearest."""
+        return snapshot
+
+
+class _Copies(Backends):
+    """Keeps the answers over the last snapshot, and copies for the next one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: tuple[Snapshot, object, CopiedIndex] | None = None
+
+    def of(self, snapshot: "Snapshot") -> "VectorIndex":
+        stamp = self._stamp(snapshot)
+        last = self._last
+        if last is None or last[0] is not snapshot or last[1] != stamp:
+            with self._lock:
+                self._last = last = (snapshot, stamp, self._index(snapshot))
+        return last[2]
+
+    def _stamp(self, snapshot: "Snapshot") -> object:
+        """Return what changes when copies are to be opened anew."""
+        return None
+
+    def _index(self, snapshot: "Snapshot") -> CopiedIndex:
+        raise NotImplementedError
+
+
+class FaissBackends(_Copies):
+    """The files beside the tables; the tables where there are none, or they are too old.
+
+    by_name: there have to be some, and faiss too
+    """
+
+    def __init__(self, *, by_name: bool) -> None:
+        super().__init__()
+        self._by_name = by_name
+        self._opened: dict[tuple[Path, View], tuple[object, Copy | None]] = {}
+
+    def of(self, snapshot: "Snapshot") -> "VectorIndex":
+        if not faiss_files.exists(home_of(snapshot)):
+            if self._by_name:
+                raise _none_beside(home_of(snapshot))
+            return snapshot
+        return super().of(snapshot)
+
+    def _stamp(self, snapshot: "Snapshot") -> object:
+        return [faiss_files.state(home_of(snapshot), view) for view in View]
+
+    def _index(self, snapshot: "Snapshot") -> CopiedIndex:
+        return CopiedIndex(snapshot, lambda view: self._copy(snapshot, view))
+
+    def _copy(self, snapshot: "Snapshot", view: View) -> Copy | None:
+        home = home_of(snapshot)
+        state = faiss_files.state(home, view)
+        known = self._opened.get((home, view))
+        if known is not None and known[0] == state:
+            return known[1]
+        copy = None
+        try:
+            opened = faiss_files.open_accelerator(home, view, dim_of(snapshot, view))
+            if opened is not None:
+                copy = Copy(opened.rows, opened.scanner())
+        except MissingExtra:
+            if self._by_name:
+                raise
+            log.warning("faiss cannot be loaded: its file beside the tables is not used")
+        self._opened[home, view] = state, copy
+        return copy
+
+
+class ExactBackends(_Copies):
+    """Every row, held in memory: with numpy, or with torch where a GPU is.
+
+    device: "cpu", "cuda", "cuda:1", or "auto"
+    make:   what looks at float16 ``[n, d]``, given 1 / lengths ``[n]``; by the device
+    """
+
+    def __init__(
+        self,
+        device: str = "auto",
+        *,
+        make: "Callable[[Vectors, Vectors], Scanner] | None" = None,
+    ) -> None:
+        super().__init__()
+        self._make = make or _scanner_on(device)
+        self._read: dict[tuple[Path, View], Copy] = {}
+
+    def _index(self, snapshot: "Snapshot") -> CopiedIndex:
+        return CopiedIndex(snapshot, lambda view: self._copy(snapshot, view))
+
+    def _copy(self, snapshot: "Snapshot", view: View) -> Copy:
+        key = home_of(snapshot), view
+        known = self._read.get(key)
+        if known is not None and self._still_helps(snapshot, view, known):
+            return known
+        self._read.pop(key, None)  # before the next is read: both might not fit
+        dim = dim_of(snapshot, view)
+        found: list[Vectors] = []
+
+        def allocate(room: int) -> "Vectors":
+            found.append(np.empty((room, dim), dtype=np.float16))
+            return found[0]
+
+        rows = read_rows(snapshot, view, allocate=allocate)
+        copy = Copy(rows, self._make(found[0][: len(rows)], rows.per_length))
+        self._read[key] = copy
+        return copy
+
+    @staticmethod
+    def _still_helps(snapshot: "Snapshot", view: View, copy: Copy) -> bool:
+        stands = standing(copy.rows, snapshot.live)
+        is_dead = 2 * stands.num_dead > len(copy.rows)
+        return not is_dead and helps(snapshot, view, copy.rows, stands)
+
+
+def _scanner_on(device: str) -> "Callable[[Vectors, Vectors], Scanner]":
+    if device != "cpu":
+        import torch
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return NumpyScanner
+    return lambda vectors, per_length: TorchScanner(vectors, per_length, device=device)
+
+
+def home_of(snapshot: "Snapshot") -> Path:
+    """Return the folder in which the tables of a snapshot lie (`Store.home`)."""
+    return snapshot.table.path.parents[1]
+
+
+def _none_beside(home: Path) -> StoreError:
+    folder = faiss_files.index_folder(home)
+    error = StoreError(f"there is no faiss file beside the tables of {folder}")
+    error.hint = f"mmsearch optimize --faiss --db {folder}"
+    return error
