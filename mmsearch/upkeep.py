@@ -8,3 +8,135 @@
 
 A second door beside `mmsearch.engine`: none of these needs a query. It knows no terminal.
 """
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch.errors import MMSearchError, NothingToIndex
+from mmsearch.retriever.models.description import ModelSettings
+from mmsearch.values import ReadPolicy, Space
+
+if TYPE_CHECKING:
+    from mmsearch.indexers.pipeline import IndexReport, Progress
+    from mmsearch.retriever.embedding.choice import ChosenModel, OwnEmbedder
+    from mmsearch.retriever.seams import Embedder
+    from mmsearch.retriever.store.store import Store
+
+_AS_MADE = ModelSettings()
+_MAX_WORKERS = 8
+
+# ---------------------------------------------------------------- the same files, another model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildReport:
+    """What a rebuild did.
+
+    space:   of the index from now on
+    run:     what was read and embedded; documents that an earlier, interrupted rebuild had
+             done count as skipped. None where the index was of that space already
+    missing: documents whose file is gone: the index does not know them any more
+    """
+
+    space: Space
+    run: "IndexReport | None" = None
+    missing: tuple[str, ...] = ()
+
+
+def rebuild(
+    db: str | Path,
+    *,
+    model: "str | Path | Embedder | None" = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    settings: ModelSettings = _AS_MADE,
+    ocr: bool = True,
+    num_workers: int | None = None,
+    on_progress: "Callable[[Progress], object] | None" = None,
+) -> RebuildReport:
+    """Read the documents of an index again and embed them with another model or settings.
+
+    The index answers as it did until all is done, and then as the new one: there is no
+    moment at which it is neither. Interrupted, it goes on where it was when asked for the
+    same again. Needs room on the disk for both.
+
+    model:    by default that of the index, for other ``settings`` of it
+    settings: what is left open is as the index has it for the same model, else as the
+              other model has it
+    Raises StoreLocked, NothingToIndex where not one file is there any more, and what
+    `Engine.open` raises for a model and its settings.
+    """
+    from mmsearch.indexers import pipeline
+    from mmsearch.indexers.discover import files_of
+    from mmsearch.indexers.plan import make_plan
+    from mmsearch.retriever.store.generations import take_over
+    from mmsearch.retriever.store.store import Store
+
+    store = Store.open(Path(db))
+    chosen = _choose(store.space, model, device, dtype, settings)
+    with store.writing():
+        if chosen.space.id == store.space.id:
+            return RebuildReport(space=store.space)
+        files = dict(files_of(document.path for document in store.documents()))
+        sources = [source for source in files.values() if source]
+        if files and not sources:
+            raise NothingToIndex(store.path, f"all {len(files)} files it knows are gone")
+        embedder = chosen.load()
+        new = _begun(store, chosen.space)
+        with new.writing() as writer:
+            done = {document.path: document for document in new.documents()}
+            run = pipeline.run(
+                make_plan(sources, done, [Path("/")]),
+                embedder=lambda: embedder,
+                writer=writer,
+                policy=ReadPolicy(
+                    ocr=ocr, max_pixels=chosen.space.max_pixels, max_frames=chosen.space.max_frames
+                ),
+                num_workers=num_workers or min(os.cpu_count() or 1, _MAX_WORKERS),
+                on_progress=on_progress,
+            )
+        take_over(store.path, replace(store.header, data=new.path.name, space=chosen.space))
+    missing = tuple(path for path, source in files.items() if source is None)
+    return RebuildReport(space=chosen.space, run=run, missing=missing)
+
+
+def _choose(
+    made_with: Space,
+    model: "str | Path | Embedder | None",
+    device: str,
+    dtype: str,
+    settings: ModelSettings,
+) -> "ChosenModel | OwnEmbedder":
+    from mmsearch.retriever.embedding.choice import choose_model
+    from mmsearch.retriever.embedding.devices import check_asked
+
+    check_asked(device, dtype)
+    named = made_with.model if model is None else model
+    chosen = choose_model(named, device=device, dtype=dtype, settings=settings)
+    if chosen.space.weights_hash != made_with.weights_hash:
+        return chosen
+    return choose_model(named, device=device, dtype=dtype, settings=settings, like=made_with)
+
+
+def _begun(store: "Store", space: Space) -> "Store":
+    """Return the rebuild to ``space`` that was begun before, or a new one; drop all others."""
+    from mmsearch.retriever.store.generations import (
+        next_generation,
+        remove_generation,
+        unfinished,
+    )
+    from mmsearch.retriever.store.header import SCHEMA_VERSION
+    from mmsearch.retriever.store.store import Store
+
+    for folder in unfinished(store.path, store.header):
+        try:
+            begun = Store.open(folder)
+            if (begun.space.id, begun.header.schema_version) == (space.id, SCHEMA_VERSION):
+                return begun
+        except MMSearchError:
+            pass  # damaged: it is begun anew
+        remove_generation(folder)
+    return Store.create(store.path / next_generation(store.path, store.header), space)

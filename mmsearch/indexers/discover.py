@@ -2,6 +2,7 @@
 
     paths, globs -> Source, Source, ...             (in a stable order, each file once)
     paths, globs, what changed -> Source, ...       (of those, the ones that changed)
+    a manifest -> Source or None, ...               (its files, and which of them are gone)
 
 Only names and sizes are looked at; no file is opened.
 """
@@ -88,6 +89,30 @@ def discover_again(
         for source in sources:
             if source.path == root or globs.want(source.path, root):
                 yield source
+
+
+def files_of(paths: Iterable[str]) -> Iterator[tuple[str, Source | None]]:
+    """Yield for each path of a manifest the file it stands for, or None where that is gone.
+
+    Each folder is listed once. A link is followed, and nothing is told of two names of one
+    file: whoever wrote the manifest has decided that.
+    """
+    beside: dict[Path, dict[str, list[str]]] = {}
+    for path in paths:
+        source = None
+        for file in spellings(path):
+            if file.parent not in beside:
+                beside[file.parent] = _subtitles(_names(file.parent))
+            source = source or next(_source(file, set(), beside[file.parent]), None)
+        yield path, source
+
+
+def spellings(path: str) -> tuple[Path, ...]:
+    """Return the file names that a path of a manifest may stand for: see `stored_path`."""
+    escaped = re.sub(
+        rb"\\x([0-9a-f]{2})", lambda byte: bytes.fromhex(byte[1].decode()), path.encode()
+    )
+    return tuple(dict.fromkeys((Path(path), Path(os.fsdecode(escaped)))))
 
 
 def _is_reached(path: Path, root: Path) -> bool:

@@ -1,20 +1,19 @@
 """What a run has to do: the files found, held against the manifest.
 
-    sources + manifest -> Plan(read, unchanged, touched, gone)
+    sources + manifest -> Plan(read, awaiting, unchanged, touched, gone)
 
 A file whose size and modification time are those of the manifest is not
 opened. One whose time changed but whose content hash did not is only touched.
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.content import content_hash
-from mmsearch.indexers.discover import Source
+from mmsearch.indexers.discover import Source, spellings
 from mmsearch.indexers.readers import SUPPORTED_SUFFIXES, sniff
 from mmsearch.values import Document, Kind, Status, stored_path
 
@@ -23,14 +22,17 @@ from mmsearch.values import Document, Kind, Status, stored_path
 class Reading:
     """A source that has to be read; without a kind it has already failed, for ``error``.
 
-    ``content_hash`` is empty for a file never seen before: the pipeline takes it
-    when it comes to the file, so that planning does not read everything twice.
+    content_hash: empty for a file never seen before: it is taken when the file is read, so
+                  that planning does not read everything twice
+    known:        the document that the index has of this very content, where only its OCR
+                  is still to be done
     """
 
     source: Source
     kind: Kind | None
     content_hash: str = ""
     error: str = ""
+    known: Document | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Plan:
     """What a run has to do.
 
     read:          new, changed, or to be tried again, in the order found
+    awaiting:      unchanged, and the words in their pictures were not read yet; a run
+                   without OCR leaves them as they are
     unchanged:     documents as the manifest has them
     touched:       the same content under a new time; only the manifest changes
     gone:          documents under the named paths whose file no longer exists
@@ -51,11 +55,13 @@ class Plan:
     gone: tuple[str, ...]
     failed_before: tuple[Document, ...]
     unsupported: int
+    awaiting: tuple[Reading, ...] = ()
 
     @property
     def num_supported(self) -> int:
         """Files that a reader is for, whatever has to be done with them."""
-        return len(self.read) + self.unchanged + len(self.touched) + len(self.failed_before)
+        known = self.unchanged + len(self.touched) + len(self.failed_before) + len(self.awaiting)
+        return len(self.read) + known
 
 
 def make_plan(
@@ -73,6 +79,7 @@ def make_plan(
     index. With ``again`` unchanged files are read too.
     """
     read: list[Reading] = []
+    awaiting: list[Reading] = []
     touched: list[Document] = []
     failed_before: list[Document] = []
     unchanged = unsupported = 0
@@ -90,6 +97,8 @@ def make_plan(
         if known and (known.size, known.mtime_ns) == (source.size, source.mtime_ns):
             if known.status is Status.FAILED:
                 failed_before.append(known)
+            elif known.awaits_ocr:
+                awaiting.append(Reading(source, known.kind, known.content_hash, known=known))
             else:
                 unchanged += 1
             continue
@@ -108,6 +117,7 @@ def make_plan(
         gone=(*gone, *_gone(manifest, roots, found)),
         failed_before=tuple(failed_before),
         unsupported=unsupported,
+        awaiting=tuple(awaiting),
     )
 
 
@@ -155,10 +165,7 @@ def is_under(path: str, roots: Sequence[str | Path]) -> bool:
 
 def _may_exist(path: str) -> bool:
     """Say whether a file is there, or might be: a folder we may not enter proves nothing."""
-    escaped = re.sub(
-        rb"\\x([0-9a-f]{2})", lambda byte: bytes.fromhex(byte[1].decode()), path.encode()
-    )
-    for name in {path.encode(), escaped}:
+    for name in spellings(path):
         try:
             os.lstat(name)
         except (FileNotFoundError, NotADirectoryError):
