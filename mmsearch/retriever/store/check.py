@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmsearch.errors import StoreError
+from mmsearch.retriever.store import indexes
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import UNIT_TOLERANCE, VECTOR_COLUMN
 from mmsearch.retriever.store.tables import Table
@@ -45,6 +46,7 @@ def problems_of(snapshot: "Snapshot", media: Media) -> list[Problem]:
             *_doubled_documents(snapshot.manifest),
             *_broken_documents(snapshot.manifest, segments, media),
             *_missing_indexes(segments),
+            *_damaged_indexes(segments),
         ]
     except StoreError as error:
         sentence, remedy = str(error), "index the files again into a new folder (--db DIR)"
@@ -116,12 +118,17 @@ def _crooked(vectors: "pa.FixedSizeListArray") -> list[int]:
 
 
 def _missing_indexes(segments: Table) -> Iterator[Problem]:
-    missing = [column for column in TEXT_COLUMNS if column not in segments.indices()]
+    missing = [column for column in indexes.missing(segments) if column in TEXT_COLUMNS]
     if missing:
         yield Problem(
             sentence=f"the full-text index over {' and '.join(missing)} is missing",
             remedy="mmsearch doctor --fix",
         )
+
+
+def _damaged_indexes(segments: Table) -> Iterator[Problem]:
+    for name in indexes.damaged(segments):
+        yield Problem(sentence=f"the index {name} cannot be read", remedy="mmsearch doctor --fix")
 
 
 def _broken(path: str, what: str) -> Problem:

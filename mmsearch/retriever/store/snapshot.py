@@ -6,12 +6,17 @@ the manifest again: if every commit it took is still there, that version holds a
 their rows, because rows are added before their commit is and removed after it is gone.
 """
 
+import logging
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmsearch.errors import SegmentNotFound, StoreError
+from mmsearch.errors import SegmentNotFound, StoreDamaged, StoreError
 from mmsearch.retriever.seams import Neighbour
+from mmsearch.retriever.store import ann
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import (
     SEGMENT_COLUMNS,
@@ -20,69 +25,130 @@ from mmsearch.retriever.store.rows import (
     any_of,
     document_from,
     path_text,
+    quoted,
     segment_from,
     utf8,
 )
-from mmsearch.retriever.store.tables import Table
-from mmsearch.retriever.store.words import terms
+from mmsearch.retriever.store.tables import ROW_ID, Table
+from mmsearch.retriever.store.words import (
+    TEXT_COLUMNS,
+    asked_words,
+    terms,
+    whole_words,
+    words_query,
+)
 from mmsearch.values import Document, View
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from mmsearch.values import Vectors
 
+log = logging.getLogger(__name__)
+
 TRIES = 100
 LONGEST_QUESTION = 8_000  # characters of a full-text query that are looked at
+# What ``pump*`` stands for is read from so many rows; the whole text is looked through only
+# where they are fewer (80 ms for 200,000 rows).
+MAX_PREFIXES, ROWS_PER_PREFIX, WORDS_PER_PREFIX = 4, 1_000, 50
+NAMES = ("segment_id", "commit_id")
+OUTLINE_COLUMNS = (*NAMES, "path", "num_words", "views", "look")
+KNOWN_FILTERS = 64  # of which a snapshot remembers the rows that fit
+KNOWN_ROWS = 20_000  # of which it remembers where they lie
+
+
+class Answer(NamedTuple):
+    """A row that was found: whose it is, how near, and where it lies."""
+
+    segment_id: str
+    commit_id: str
+    score: float
+    row_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a table answers; ``cut`` where there may be more."""
+
+    rows: list[Answer]
+    cut: bool
+
+    @classmethod
+    def of(cls, found: "pa.Table", scores: "np.ndarray", limit: int) -> "Answers":
+        """Take the rows of ``found``, asked for ``limit`` of them."""
+        columns = (found[name].to_pylist() for name in NAMES)
+        rows = zip(*columns, scores.tolist(), found[ROW_ID].to_pylist(), strict=True)
+        return cls([Answer(*row) for row in rows], cut=found.num_rows == limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What of a segment decides whether it is a hit; see `StoredSegment`."""
+
+    segment_id: str
+    path: str
+    num_words: int
+    views: frozenset[View]
+    look: int | None
 
 
 class Manifest:
-    """The rows of ``documents`` at one version."""
+    """The rows of ``documents`` at one version: their counts at once, the rest when asked."""
 
-    def __init__(self, version: int, rows: "pa.Table") -> None:
+    def __init__(self, documents: Table, version: int) -> None:
         self.version = version
-        self._rows = rows
+        self._documents = documents  # pinned at that version
+        self._counts = documents.rows(("commit_id", "num_segments", "num_thumbnails"))
 
     @cached_property
     def live(self) -> frozenset[str]:
         """The commits whose segments count."""
-        commits = self._rows["commit_id"].to_pylist()
-        counts = self._rows["num_segments"].to_pylist()
-        return frozenset(c for c, count in zip(commits, counts, strict=True) if count)
+        import pyarrow.compute as pc
+
+        counts = self._counts.filter(pc.greater(self._counts["num_segments"], 0))
+        return frozenset(counts["commit_id"].to_pylist())
 
     @cached_property
     def num_segments(self) -> int:
         """How many segments its documents have."""
-        return sum(self._rows["num_segments"].to_pylist())
+        import pyarrow.compute as pc
+
+        return pc.sum(self._counts["num_segments"]).as_py() or 0
 
     @cached_property
     def documents(self) -> list[Document]:
         """Its documents by path."""
-        documents = [document_from(row) for row in self._rows.to_pylist()]
+        rows = self._documents.rows(self._documents.schema.names)
+        documents = [document_from(row) for row in rows.to_pylist()]
         return sorted(documents, key=lambda document: document.path)
 
     @cached_property
     def num_thumbnails(self) -> Mapping[str, int]:
         """By commit, how many thumbnails its media file should hold."""
-        commits = self._rows["commit_id"].to_pylist()
-        return dict(zip(commits, self._rows["num_thumbnails"].to_pylist(), strict=True))
+        commits = self._counts["commit_id"].to_pylist()
+        return dict(zip(commits, self._counts["num_thumbnails"].to_pylist(), strict=True))
 
 
 def read_manifest(documents: Table) -> Manifest:
     """Return the manifest as it is now."""
-    version = documents.version
-    pinned = documents.at(version)
-    return Manifest(version, pinned.rows(pinned.schema.names))
+    pinned = documents.at()
+    return Manifest(pinned, pinned.version)
 
 
 class Snapshot:
-    """Answers from one state; a VectorIndex by exact scan. Nothing in it ever changes."""
+    """Answers from one state; a VectorIndex by `ann`. Nothing in it ever changes."""
 
     def __init__(self, manifest: Manifest, segments: Table, version: int, media: Media) -> None:
         self.manifest = manifest
         self.version = version
         self._segments = segments  # pinned at that version
         self._media = media
+        # Nothing of a version changes, so what was looked up once is true for good.
+        self._lock = threading.Lock()
+        self._indexes: dict[str, ann.Trained | None] = {}
+        self._few_rows: dict[str, list[int] | None] = {}
+        self._row_ids: dict[str, int] = {}
 
     @property
     def documents(self) -> list[Document]:
@@ -114,56 +180,138 @@ class Snapshot:
         length = float(np.linalg.norm(asked))
         if not np.isfinite(length) or length == 0.0:
             raise ValueError("a query vector has NaN, infinity or no length")
+        unit = asked / length
+        index = self._index_of(column)
+        if index is None:
+            return self._best(lambda limit: self._compared(column, unit, limit, where), k)
+        few = None if where is None else self._few(where)
+        if few is not None:
+            return self._best(lambda _: self._compared_few(column, unit, few), k)
+        return self._best(lambda limit: self._probed(index, column, unit, limit, where), k)
 
-        def ask(limit: int) -> Iterable[tuple[str, str, float]]:
-            found = self._segments.nearest(
-                column, asked / length, ("segment_id", "commit_id"), limit=limit, where=where
-            )
-            ids, commits = found["segment_id"].to_pylist(), found["commit_id"].to_pylist()
-            cosines = (1.0 - found["_distance"].to_numpy()).clip(-1.0, 1.0).tolist()
-            return zip(ids, commits, cosines, strict=True)
+    def _index_of(self, column: str) -> ann.Trained | None:
+        with self._lock:
+            if column not in self._indexes:
+                self._indexes[column] = ann.trained(self._segments, column)
+            return self._indexes[column]
 
-        return self._best(ask, k)
+    def _few(self, where: str) -> list[int] | None:
+        """Return where the rows that fit lie if they are few, else None; looked up once."""
+        with self._lock:
+            if where not in self._few_rows:
+                while len(self._few_rows) >= KNOWN_FILTERS:
+                    del self._few_rows[next(iter(self._few_rows))]
+                few = self._segments.count(where) <= ann.FEW_ROWS
+                self._few_rows[where] = (
+                    self._segments.row_ids(where, limit=ann.FEW_ROWS) if few else None
+                )
+            return self._few_rows[where]
+
+    def _compared(
+        self,
+        column: str,
+        unit: "Vectors",
+        limit: int,
+        where: str | None,
+        probe: ann.Probe | None = None,
+    ) -> "Answers":
+        """Return the nearest of all rows that fit, or of those that a probe looks at."""
+        found = self._segments.nearest(column, unit, NAMES, limit=limit, where=where, probe=probe)
+        return Answers.of(found, (1.0 - found["_distance"].to_numpy()).clip(-1.0, 1.0), limit)
+
+    def _compared_few(self, column: str, unit: "Vectors", rows: Sequence[int]) -> "Answers":
+        """Return all of these rows that have the view."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        found = self._segments.take(rows, (*NAMES, column, ROW_ID)) if rows else None
+        if found is None or not found.num_rows:
+            return Answers([], cut=False)
+        found = found.filter(pc.is_valid(found[column]))
+        flat = found[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        kept = flat.reshape(-1, len(unit)).astype(np.float32)
+        cosines = kept @ unit / np.linalg.norm(kept, axis=1)
+        return Answers.of(found, cosines.clip(-1.0, 1.0), found.num_rows + 1)
+
+    def _probed(
+        self, index: ann.Trained, column: str, unit: "Vectors", limit: int, where: str | None
+    ) -> "Answers":
+        """Return the nearest rows that the index finds; all rows' where it cannot be trusted."""
+        probe = ann.probe(index, limit=limit, dim=len(unit), filtered=where is not None)
+        try:
+            found = self._compared(column, unit, limit, where, probe)
+        except StoreDamaged as error:
+            log.warning("%s is passed over until 'mmsearch doctor --fix': %s", index.name, error)
+            with self._lock:
+                self._indexes[column] = None
+            return self._compared(column, unit, limit, where)
+        if len(found.rows) < limit and len(found.rows) < self._num_with(column, where):
+            return self._compared(column, unit, limit, where)
+        return found
+
+    def _num_with(self, column: str, where: str | None) -> int:
+        [view] = (view for view, name in VECTOR_COLUMN.items() if name == column)
+        has_it = f"views LIKE '%{view}%'"
+        return self._segments.count(has_it if where is None else f"({where}) AND {has_it}")
 
     def matching(self, text: str, *, k: int, where: str | None = None) -> list[Neighbour]:
         """Return at most ``k`` segments with words of ``text``, best BM25 first, ties by id.
 
-        Any characters will do: quotes and operators are plain characters between words,
-        and a text without words (or of stop words alone) matches nothing.
+        What stands in double quotes has to be there as it is, and ``pump*`` is any word
+        that begins so. All other characters are plain, and a text without words (or of
+        stop words alone) matches nothing.
         """
-        asked = utf8(text)[:LONGEST_QUESTION]
-        if not terms(asked):
+        asked = asked_words(utf8(text)[:LONGEST_QUESTION])
+        also = self._words_beginning(asked.prefixes)
+        if not terms(asked.plain) and not also:
+            if k < 1:
+                raise ValueError(f"k counts from 1, got {k}")
             return []
+        query = words_query(asked, also=also)
 
-        def ask(limit: int) -> Iterable[tuple[str, str, float]]:
-            found = self._segments.matching(
-                asked, ("segment_id", "commit_id"), limit=limit, where=where
-            )
-            columns = (found[name].to_pylist() for name in ("segment_id", "commit_id", "_score"))
-            return zip(*columns, strict=True)
+        def ask(limit: int) -> Answers:
+            found = self._segments.matching(query, NAMES, limit=limit, where=where)
+            return Answers.of(found, found["_score"].to_numpy(), limit)
 
         return self._best(ask, k)
 
-    def _best(
-        self, ask: Callable[[int], Iterable[tuple[str, str, float]]], k: int
-    ) -> list[Neighbour]:
+    def _words_beginning(self, prefixes: Sequence[str]) -> list[str]:
+        """Return words of the index that begin so, as they stand in some rows that have them."""
+        words: set[str] = set()
+        for prefix in prefixes[:MAX_PREFIXES]:
+            begins = f"(?i)\\b{prefix}"
+            where = " OR ".join(f"regexp_like({c}, {quoted(begins)})" for c in TEXT_COLUMNS)
+            rows = self._segments.rows(TEXT_COLUMNS, where, limit=ROWS_PER_PREFIX)
+            found = (word for c in TEXT_COLUMNS for text in rows[c].to_pylist()
+                     for word in whole_words(text) if word.startswith(prefix))  # fmt: skip
+            words.update(word for word, _ in Counter(found).most_common(WORDS_PER_PREFIX))
+        return sorted(words)
+
+    def _best(self, ask: "Callable[[int], Answers]", k: int) -> list[Neighbour]:
         """Return the best ``k`` live answers of ``ask(limit)``, exactly, ties by id.
 
         Rows that do not count take places in what lancedb returns, and it breaks ties as
-        it likes; so we ask for as many more as there are such rows, and for twice that
-        again while the last place is tied with one that may have been cut off.
+        it likes; so we ask for some more, and for twice that again while too few count or
+        the last place is tied with one that may have been cut off.
         """
         if k < 1:
             raise ValueError(f"k counts from 1, got {k}")
-        limit = k + self._num_dead + 1
+        limit = k + min(self._num_dead, k) + 1
         while True:
-            answers = list(ask(limit))
-            live = [Neighbour(i, score) for i, commit, score in answers if commit in self.live]
-            live.sort(key=lambda neighbour: (-neighbour.score, neighbour.segment_id))
-            cut = len(answers) == limit
-            if not cut or (len(live) > k and live[k - 1].score > live[-1].score):
-                return live[:k]
+            answers = ask(limit)
+            live = [row for row in answers.rows if row.commit_id in self.live]
+            live.sort(key=lambda row: (-row.score, row.segment_id))
+            if not answers.cut or (len(live) > k and live[k - 1].score > live[-1].score):
+                self._remember(live[:k])
+                return [Neighbour(row.segment_id, row.score) for row in live[:k]]
             limit *= 2
+
+    def _remember(self, found: "Iterable[Answer]") -> None:
+        """Keep where these rows lie: whoever asks for them next need not look them up."""
+        with self._lock:
+            if len(self._row_ids) > KNOWN_ROWS:
+                self._row_ids.clear()
+            self._row_ids.update((row.segment_id, row.row_id) for row in found)
 
     @property
     def live(self) -> frozenset[str]:
@@ -174,11 +322,29 @@ class Snapshot:
 
     def segments(self, ids: Sequence[str]) -> list[StoredSegment]:
         """Return these segments in this order; unknown ids are left out."""
-        if not ids:
-            return []
-        rows = self._rows(SEGMENT_COLUMNS, any_of("segment_id", dict.fromkeys(ids)))
+        rows = self._rows_of(ids, SEGMENT_COLUMNS)
         by_id = {row["segment_id"]: segment_from(row) for row in rows}
         return [by_id[segment_id] for segment_id in ids if segment_id in by_id]
+
+    def outlines(self, ids: Sequence[str]) -> dict[str, Outline]:
+        """Return the outlines of these segments; unknown ids are left out."""
+        return {
+            row["segment_id"]: Outline(
+                row["segment_id"],
+                row["path"],
+                row["num_words"],
+                _VIEWS[row["views"]],
+                row["look"],
+            )
+            for row in self._rows_of(ids, OUTLINE_COLUMNS)
+        }
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return all words of these segments: those in them and those about them."""
+        return {
+            row["segment_id"]: f"{row['text']}\n{row['about']}"
+            for row in self._rows_of(ids, (*NAMES, *TEXT_COLUMNS))
+        }
 
     def segments_of(self, path: str) -> list[StoredSegment]:
         """Return the segments of one document in the order they lie in it."""
@@ -189,10 +355,7 @@ class Snapshot:
         """Return the ``[d]`` vectors of these segments, for the views they have."""
         import numpy as np
 
-        if not ids:
-            return {}
-        columns = ("segment_id", "commit_id", *VECTOR_COLUMN.values())
-        rows = self._rows(columns, any_of("segment_id", dict.fromkeys(ids)))
+        rows = self._rows_of(ids, (*NAMES, *VECTOR_COLUMN.values()))
         return {
             row["segment_id"]: {
                 view: np.asarray(row[column], dtype=np.float32)
@@ -215,9 +378,27 @@ class Snapshot:
             return b""
         return self._media.read(commit_id).get(segment_id, b"")
 
+    def _rows_of(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of these segments, in no order."""
+        with self._lock:
+            known = {one: self._row_ids[one] for one in ids if one in self._row_ids}
+        rows = []
+        if known:
+            found = self._segments.take(list(known.values()), columns).to_pylist()
+            rows += [row for row in found if row["commit_id"] in self.live]
+        others = [one for one in dict.fromkeys(ids) if one not in known]
+        return rows + (self._rows(columns, any_of("segment_id", others)) if others else [])
+
     def _rows(self, columns: Sequence[str], where: str) -> list[dict[str, Any]]:
         rows = self._segments.rows(columns, where).to_pylist()
         return [row for row in rows if row["commit_id"] in self.live]
+
+
+# All that the column ``views`` can say.
+_VIEWS = {
+    " ".join(sorted(views)): frozenset(views)
+    for views in ((), (View.VISUAL,), (View.TEXT,), (View.VISUAL, View.TEXT))
+}
 
 
 def take_snapshot(documents: Table, segments: Table, media: Media) -> Snapshot:

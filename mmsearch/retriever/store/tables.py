@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mmsearch.errors import BadFilter, StoreDamaged, StoreError
 from mmsearch.retriever.store.durable import NewFiles
+from mmsearch.retriever.store.indexes import make_missing
 from mmsearch.retriever.store.rows import documents_schema, segments_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.db import DBConnection
     from lancedb.query import FullTextQuery
+    from lancedb.table import IndexConfigType
     from lancedb.table import Table as LanceTable
 
+    from mmsearch.retriever.store.ann import Probe
     from mmsearch.values import Vectors
 
 FOLDER = "tables"
@@ -95,12 +98,16 @@ class Table:
         with self._reading(where):
             return self._inner.count_rows(where)
 
-    def rows(self, columns: Sequence[str], where: str | None = None) -> "pa.Table":
-        """Return the columns of every row that fits, in no order."""
+    def rows(
+        self, columns: Sequence[str], where: str | None = None, *, limit: int | None = None
+    ) -> "pa.Table":
+        """Return the columns of every row that fits, or of some ``limit`` of them, in no order."""
         with self._reading(where):
             query = self._inner.search().select(list(columns))
             if where is not None:
                 query = query.where(where)
+            if limit is not None:
+                query = query.limit(limit)
             return query.to_arrow()
 
     def batches(
@@ -170,7 +177,7 @@ class Table:
                     name=index.name,
                     column=index.columns[0],
                     kind=index.index_type,
-                    num_parts=index.num_segments,
+                    num_parts=index.num_segments or 1,
                     has_positions=bool((index.index_details or {}).get("with_position")),
                 )
                 for index in self._inner.list_indices()
@@ -218,7 +225,9 @@ class Table:
         with self._writing():
             self._inner.delete(where)
 
-    def make_index(self, column: str, config: object, *, name: str | None = None) -> None:
+    def make_index(
+        self, column: str, config: "IndexConfigType", *, name: str | None = None
+    ) -> None:
         """Make an index of lancedb's over a column; rows added later are found without it too.
 
         Without a name it is called after its column, and takes the place of one so called.

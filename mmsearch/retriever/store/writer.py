@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmsearch.errors import StoreError
+from mmsearch.retriever.store import ann, indexes
 from mmsearch.retriever.store.check import problems_of
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import (
@@ -92,7 +93,7 @@ class Writer:
         self._tidy_now_and_then()
 
     def touch(self, documents: Sequence[Document]) -> None:
-        """Take over size and modification time of documents whose content is the same.
+        """Take over size, time and whether OCR is awaited of documents whose content is the same.
 
         Raises ValueError for a document that is not in the index in that very version.
         """
@@ -101,7 +102,12 @@ class Writer:
             known, num_thumbnails = self._manifest.get(path_text(document.path), (None, 0))
             if known is None or known.commit_id != document.commit_id:
                 raise ValueError(f"{document.path} is not in the index as {document.commit_id}")
-            now = replace(known, size=document.size, mtime_ns=document.mtime_ns)
+            now = replace(
+                known,
+                size=document.size,
+                mtime_ns=document.mtime_ns,
+                awaits_ocr=document.awaits_ocr,
+            )
             touched.append((now, num_thumbnails))
         if touched:
             self._put(touched)
@@ -120,10 +126,10 @@ class Writer:
     def refresh(self) -> None:
         """Make full-text search fast for what was added, merge small files, drop old versions."""
         self.drop_superseded()
-        missing = [column for column in TEXT_COLUMNS if column not in self._segments.indices()]
-        self._segments.make_indices(text=missing)
         for table in (self._segments, self._documents):
+            indexes.mend(table)
             table.tidy()
+        ann.refresh(self._segments)
         self._num_changes = 0
 
     def repair(self) -> list[str]:
@@ -139,9 +145,10 @@ class Writer:
             self.remove([path])
             mended.append(f"forgot {path}, which was not whole: index it again")
         self.sweep()
-        missing = [column for column in TEXT_COLUMNS if column not in self._segments.indices()]
+        missing = [one for one in indexes.missing(self._segments) if one in TEXT_COLUMNS]
         if missing:
             mended.append(f"made the full-text index over {' and '.join(missing)} anew")
+        mended += [f"made the index {name} anew" for name in indexes.damaged(self._segments)]
         self.refresh()
         return mended
 
