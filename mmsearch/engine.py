@@ -7,7 +7,7 @@ It knows the two flows and no terminal, no HTTP. The model is loaded when the
 first vector is needed: opening an index, listing it or checking it is quick.
 """
 
-import os
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "default"
 _AS_MADE = ModelSettings()
-_MAX_WORKERS = 8
+_MAX_WORKERS = 32
 _LOCK_POLL_S = 0.25  # between two tries of a watcher, while another process is writing
 _QUERY_WORKERS = 2  # kept between queries, so that several threads may ask with media
 
@@ -258,17 +258,22 @@ class Engine:
         committed and durable. Safe to interrupt and to run again.
 
         include, exclude: globs over the path below each root
-        ocr:              read the words in pictures, scans and films (slow, worth it)
+        ocr:              read the words in pictures, scans and films (slow, worth it): after
+                          everything else, so that until then these are found by their looks
         retry_failed:     try unchanged files again that failed before
         again:            read every file again, changed or not
         only:             look at no more than these of the files and folders under ``paths``,
                           where they are known to have changed
         plan:             what `preview` said of the same arguments a moment ago; a new index
                           need not look at every file twice
-        num_workers:      reader processes; by default one a core, at most eight
+        num_workers:      reader processes; by default one for each core that affinity and
+                          a container's quota leave, at most 32
         Raises NothingToIndex (never with ``only``), StoreLocked, ModelError.
         """
         from mmsearch.indexers import pipeline
+        from mmsearch.indexers.kept import KeptSegments
+        from mmsearch.indexers.rates import add_rates
+        from mmsearch.retriever.embedding.cores import num_cores
 
         with self._store.writing() as writer:
             self._chosen()  # before anything is read
@@ -276,15 +281,19 @@ class Engine:
             manifest = self._store.documents()
             if plan is None or manifest:  # a plan holds as long as there is nothing else
                 plan = _plan(manifest, paths, include, exclude, retry_failed, again, only)
-            return pipeline.run(
+            report = pipeline.run(
                 plan,
                 embedder=lambda: self.embedder,
                 writer=writer,
                 policy=self._policy(ocr),
-                num_workers=num_workers or min(os.cpu_count() or 1, _MAX_WORKERS),
+                num_workers=num_workers or min(num_cores(), _MAX_WORKERS),
                 plan_s=time.perf_counter() - began,
                 on_progress=on_progress,
+                kept=KeptSegments(self._store),
             )
+            with contextlib.suppress(OSError):  # nothing rests on it, and the run is done
+                add_rates(self._store.home, report.rates)
+            return report
 
     def watch(
         self,

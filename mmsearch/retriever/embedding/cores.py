@@ -9,10 +9,8 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 def num_cores() -> int:
     """Return the cores that affinity and a container's quota leave us, at least one."""
-    if hasattr(os, "sched_getaffinity"):
-        num = len(os.sched_getaffinity(0))
-    else:  # macOS
-        num = os.cpu_count() or 1
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()  # not on macOS
+    num = len(ours) or os.cpu_count() or 1
     quota = _quota()
     return max(1, min(num, math.ceil(quota)) if quota else num)
 

@@ -99,8 +99,7 @@ class LatentEmbedder:
 
     @property
     def call_tokens(self) -> int:
-        # Two batches: the next is collated while one is computed.
-        return 2 * self._budget.tokens
+        return self._schedule.num_wanted * self._budget.tokens
 
     def num_tokens(self, item: Item) -> int:
         return self._model.backbone.num_tokens(item)

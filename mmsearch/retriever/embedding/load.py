@@ -4,12 +4,12 @@ load_embedder("default")       the network, ready to embed; imports torch
 model_space("default")         only what its vectors may be compared with; imports nothing
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsearch.errors import BadSetting
+from mmsearch.retriever.embedding.cores import num_cores
 from mmsearch.retriever.embedding.devices import check_asked, pick_device, pick_dtype
 from mmsearch.retriever.embedding.library import SHIPPED, described, model_folder, read_source
 from mmsearch.retriever.models.description import ModelDescription, ModelSettings
@@ -119,4 +119,4 @@ def _schedule(model: "Model", device: "torch.device", num_threads: int | None) -
         return LookAhead(num_threads or AHEAD_OF_GPU)
     if sum(parameter.numel() for parameter in model.parameters()) > LARGE:
         return LookAhead(num_threads or AHEAD_OF_CPU)
-    return SideBySide(num_threads or os.cpu_count() or 1)
+    return SideBySide(num_threads or num_cores())

@@ -24,7 +24,13 @@ Done = TypeVar("Done")
 
 
 class Schedule(Protocol):
-    """Runs jobs in two steps; several threads may run theirs at once."""
+    """Runs jobs in two steps; several threads may run theirs at once.
+
+    num_wanted: jobs that a run should have, so that little of it is spent waiting for the
+                first to begin and the last to end
+    """
+
+    num_wanted: int
 
     def run(
         self,
@@ -43,6 +49,7 @@ class SideBySide:
     """Each job wholly on one thread, ``num_threads`` jobs at once; torch adds none."""
 
     def __init__(self, num_threads: int = 1) -> None:
+        self.num_wanted = 4 * num_threads  # at the end they wait for the last of them
         # What a pool thread sets is the default of every thread that has not asked yet.
         torch.get_num_threads()  # so the caller's asks now, and keeps its own
         self._pool = ThreadPoolExecutor(num_threads, "mmsearch-embed", initializer=_one_thread)
@@ -64,6 +71,7 @@ class LookAhead:
 
     def __init__(self, depth: int = 3) -> None:
         self._depth = depth
+        self.num_wanted = 2  # the next is prepared while one is computed
         self._pool = ThreadPoolExecutor(depth, "mmsearch-prepare")
         self._turn = threading.Lock()
 
