@@ -21,7 +21,7 @@ from mmsearch.retriever.search.fusion import (
     fuse,
     word_share,
 )
-from mmsearch.retriever.search.grouping import best_of_each
+from mmsearch.retriever.search.grouping import best_of_alike, best_of_each
 from mmsearch.retriever.search.question import Question
 from mmsearch.retriever.store.store import Snapshot, Store, StoredSegment
 from mmsearch.retriever.store.words import terms
@@ -42,11 +42,14 @@ class Searcher:
         self._store = store
         self._calibration = calibration
 
-    def search(self, question: Question, *, k: int, group: bool = False) -> list[Hit]:
+    def search(
+        self, question: Question, *, k: int, group: bool = False, collapse: bool = False
+    ) -> list[Hit]:
         """Return at most ``k`` hits, best first, ties by segment id; none where none fit.
 
-        With ``group``, only the best hit of each document. Raises ValueError for ``k < 1``
-        or a vector that cannot be compared, BadFilter.
+        With ``group``, only the best hit of each document; with ``collapse``, only the best
+        of those that look alike (see `looks`). Raises ValueError for ``k < 1`` or a vector
+        that cannot be compared, BadFilter.
         """
         if k < 1:
             raise ValueError(f"k counts from 1, got {k}")
@@ -59,9 +62,11 @@ class Searcher:
             candidates = self._candidates(snapshot, question, lists, segments)
             fused = fuse(candidates, asked=frozenset(lists), has_pixels=question.has_pixels)
             hits = _hits(fused, segments, question.min_score)
-            if not group:
+            if not group and not collapse:
                 return _numbered(hits[:k])
-            grouped = best_of_each(hits)
+            grouped = best_of_each(hits) if group else hits
+            if collapse:
+                grouped = best_of_alike(grouped, segments, k=k)
             # One long document may have filled every list by itself: then look deeper.
             exhausted = all(len(found) < depth for found in lists.values())
             if len(grouped) >= k or exhausted:
