@@ -35,6 +35,7 @@ Programming mistakes (a wrong shape, a negative k) stay plain ValueError and
 TypeError: no caller should be tempted to catch them.
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -176,7 +177,7 @@ class StoreOutdated(StoreError):
 
     def __init__(self, path: Path | str, *, schema: int, current: int) -> None:
         self.path = str(path)
-        self.hint = f"mmsearch optimize --db {path}"
+        self.hint = f"mmsearch optimize --db {shlex.quote(self.path)}"
         super().__init__(
             f"{path} was made by an older mmsearch (schema {schema}, this one reads {current}) "
             f"and has to be brought up to date once"
@@ -193,7 +194,10 @@ class SegmentNotFound(StoreError):
 
 
 class SpaceMismatch(StoreError):
-    """The index holds vectors of another embedding space."""
+    """The index holds vectors of another embedding space.
+
+    options: of ``mmsearch rebuild``, for an index of the space that was asked for
+    """
 
     exit_code = 4
 
@@ -206,12 +210,16 @@ class SpaceMismatch(StoreError):
         difference: str,
         same_model: bool,
         same_name: bool = False,
+        options: str = "",
     ) -> None:
         self.path, self.stored, self.asked = str(path), stored, asked
         ask = "leave its settings as the index has them" if same_model else "ask with that model"
         if same_name and not same_model:
             ask = "that model has changed since: put back what it was"
-        self.hint = f"{ask}, or index the files into a new folder (--db DIR)"
+        anew = "index the files into a new folder (--db DIR)"
+        if options:
+            anew = f"embed its files anew: mmsearch rebuild {options} --db {shlex.quote(self.path)}"
+        self.hint = f"{ask}, or {anew}"
         super().__init__(f"{path} holds vectors of {stored}, not of {asked}: {difference}")
 
 

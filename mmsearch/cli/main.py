@@ -19,6 +19,7 @@ from mmsearch.cli import (
     info,
     model,
     query,
+    rebuild,
     remove,
     show,
     similar,
@@ -66,6 +67,7 @@ app.command("show")(show.show)
 app.command("status")(status.status)
 app.command("remove")(remove.remove)
 app.command("doctor")(doctor.doctor)
+app.command("rebuild")(rebuild.rebuild)
 app.command("eval")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("export")(export.export)

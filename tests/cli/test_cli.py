@@ -31,6 +31,7 @@ COMMANDS = (
     ["status"],
     ["remove"],
     ["doctor"],
+    ["rebuild"],
     ["eval"],
     ["info"],
     ["model", "list"],

@@ -10,6 +10,7 @@ Reading needs no lock and sees whole documents only; writing is `Store.writing`.
 """
 
 import contextlib
+import shlex
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -313,6 +314,19 @@ def _mismatch(path: Path, *, stored: Space, asked: Space) -> SpaceMismatch:
         difference=asked.difference(stored),
         same_model=asked.weights_hash == stored.weights_hash,
         same_name=asked.model == stored.model,
+        options=_options(stored, asked),
+    )
+
+
+def _options(stored: Space, asked: Space) -> str:
+    """Return the options of ``mmsearch rebuild`` that make an index of ``asked``, if any do."""
+    if asked.weights_hash != stored.weights_hash:
+        return f"--model {shlex.quote(asked.model)}"
+    settings = {"effort": "--effort", "dim": "--dims", "max_pixels": "--max-pixels"}
+    return " ".join(
+        f"{option} {getattr(asked, name)}"
+        for name, option in settings.items()
+        if getattr(asked, name) != getattr(stored, name)
     )
 
 
