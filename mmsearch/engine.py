@@ -27,6 +27,7 @@ from mmsearch.errors import (
 )
 from mmsearch.retriever.models.description import ModelSettings as ModelSettings
 from mmsearch.values import (
+    Backend,
     Document,
     Hit,
     Query,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from mmsearch.retriever.embedding.choice import ChosenModel, OwnEmbedder
     from mmsearch.retriever.evaluation.measures import Report
     from mmsearch.retriever.seams import Embedder
+    from mmsearch.retriever.search.backends import Backends
     from mmsearch.retriever.search.question import Question
     from mmsearch.retriever.search.search import Searcher
     from mmsearch.retriever.store.store import Problem, Store, StoredSegment
@@ -94,9 +96,19 @@ class Engine:
     read it. Use it as a context manager, or call `close`, to stop its workers.
     """
 
-    def __init__(self, store: "Store", choose: "Callable[[], ChosenModel | OwnEmbedder]") -> None:
+    def __init__(
+        self,
+        store: "Store",
+        choose: "Callable[[], ChosenModel | OwnEmbedder]",
+        *,
+        backend: Backend = Backend.AUTO,
+        device: str = "auto",
+    ) -> None:
         self._store = store
         self._choose = choose
+        self._backend = backend
+        self._device = device
+        self._backends: Backends | None = None
         self._model: ChosenModel | OwnEmbedder | None = None
         self._embedder: Embedder | None = None
         self._sandbox: Sandbox | None = None
@@ -112,6 +124,7 @@ class Engine:
         device: str = "auto",
         dtype: str = "auto",
         settings: ModelSettings = _AS_MADE,
+        backend: Backend | str = Backend.AUTO,
     ) -> Self:
         """Open the index at ``path``; with ``create`` make an empty one where there is none.
 
@@ -124,6 +137,9 @@ class Engine:
                   neither this nor the device keeps an index from being asked
         settings: effort, pixels and dimensions of a new index; of an old one those it was
                   made with, unless others are given and refused
+        backend:  what finds the nearest vectors: "lance", "faiss" (after 'mmsearch optimize
+                  --faiss'), "exact", or "auto": faiss where its file lies in the index;
+                  a query raises MissingExtra or StoreError where "faiss" cannot be
         Raises StoreNotFound (a read never creates), SpaceMismatch where the index was made
         with another model or other settings than those named, BadSetting, ModelNotFound,
         BadCheckpoint, StoreDamaged.
@@ -134,11 +150,13 @@ class Engine:
 
         check_asked(device, dtype)
         choose = partial(choose_model, device=device, dtype=dtype, settings=settings)
-        path = Path(path)
+        path, backend = Path(path), Backend(backend)
         if Store.exists(path):
             store = Store.open(path)
             named = store.space.model if model is None else model
-            engine = cls(store, partial(choose, named, like=store.space))
+            engine = cls(
+                store, partial(choose, named, like=store.space), backend=backend, device=device
+            )
             if model is not None or settings != _AS_MADE:
                 engine._chosen()  # else when it is needed: looking at an index needs none
             return engine
@@ -146,7 +164,9 @@ class Engine:
             raise StoreNotFound(path)
         chosen = choose(DEFAULT_MODEL if model is None else model)
         embedder = chosen.load()  # a model that cannot be leaves no index behind
-        engine = cls(Store.create(path, chosen.space), lambda: chosen)
+        engine = cls(
+            Store.create(path, chosen.space), lambda: chosen, backend=backend, device=device
+        )
         engine._embedder = embedder
         return engine
 
@@ -427,9 +447,13 @@ class Engine:
         return report(judged)
 
     def _searcher(self) -> "Searcher":
+        from mmsearch.retriever.search.backends import choose
         from mmsearch.retriever.search.search import Searcher
 
-        return Searcher(self._store, self._chosen().calibration)
+        with self._lock:
+            if self._backends is None:
+                self._backends = choose(self._backend, device=self._device)
+        return Searcher(self._store, self._chosen().calibration, self._backends)
 
     def _question(self, query: Query, *, ocr: bool = True) -> "Question":
         """Read, compose and embed what is asked."""

@@ -8,6 +8,7 @@ Filters go down into the lists, so ``k`` hits are found however few segments fit
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from mmsearch.retriever.seams import Calibration, Neighbour
 from mmsearch.retriever.search.filters import excluding
@@ -27,6 +28,9 @@ from mmsearch.retriever.store.store import Snapshot, Store, StoredSegment
 from mmsearch.retriever.store.words import terms
 from mmsearch.values import Hit, View
 
+if TYPE_CHECKING:
+    from mmsearch.retriever.search.backends import Backends
+
 # How deep each list is asked: what one list has at rank 200 the others may have at 1. The
 # same for every k in common use, so that asking for more hits does not change their scores.
 MIN_DEPTH, DEPTH_PER_HIT = 200, 5
@@ -36,11 +40,18 @@ class Searcher:
     """Answers questions over a store.
 
     calibration: how to read a cosine, by (side of the question, side of the segment)
+    backends:    what finds the nearest vectors; by default the store itself
     """
 
-    def __init__(self, store: Store, calibration: Mapping[tuple[View, View], Calibration]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        calibration: Mapping[tuple[View, View], Calibration],
+        backends: "Backends | None" = None,
+    ) -> None:
         self._store = store
         self._calibration = calibration
+        self._backends = backends
 
     def search(
         self, question: Question, *, k: int, group: bool = False, collapse: bool = False
@@ -100,13 +111,12 @@ class Searcher:
         where = excluding(
             question.where, paths=question.exclude_paths, segments=question.exclude_segments
         )
+        index = self._backends.of(snapshot) if self._backends else snapshot
         lists = {}
         if question.visual is not None:
-            lists[Signal.VISUAL] = snapshot.nearest(
-                View.VISUAL, question.visual, k=depth, where=where
-            )
+            lists[Signal.VISUAL] = index.nearest(View.VISUAL, question.visual, k=depth, where=where)
         if question.text is not None:
-            lists[Signal.TEXT] = snapshot.nearest(View.TEXT, question.text, k=depth, where=where)
+            lists[Signal.TEXT] = index.nearest(View.TEXT, question.text, k=depth, where=where)
         if terms(question.words):
             lists[Signal.WORDS] = snapshot.matching(question.words, k=depth, where=where)
         return lists
