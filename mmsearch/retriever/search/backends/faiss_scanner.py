@@ -33,14 +33,14 @@ EXACT_ROWS = 5_000
 # Lists are looked into until they hold so many rows that may be found: recall@10 is then
 # above 0.98 whatever share of the rows a filter leaves, and wherever it leaves them.
 MIN_LISTS = 32
-MIN_SCANNED, SCANNED_PER_HIT = 6_000, 10
+MIN_SCANNED, SCANNED_PER_HIT = 8_000, 60
 # Below this share of all rows, gathering those that fit beats asking every row if it fits.
 GATHER_SHARE = 1 / 1_000
 # So many neighbours are looked at for ties with the k-th, and no more.
 MOST_TIED = 2 * EXACT_ROWS
 GPU_MOST = 2_048  # neighbours that faiss finds on a GPU
 FEWEST_LISTS, MOST_LISTS = 64, 4_096
-TRAIN_PER_LIST = 64
+TRAIN_PER_LIST = 48
 TRAIN_ROUNDS = 10
 ADD_ROWS = 16_384
 SEED = 1234
@@ -70,16 +70,30 @@ def train_index(
 
     Holds their half-precision vectors and their codes, and never all in single precision.
     """
-    faiss = load_faiss()
+    load_faiss()
     kept = _empty_kept(dim)
     vectors = _Room(kept)
     rows = read_rows(snapshot, view, allocate=vectors.at_least, on_rows=on_rows)
     vectors.trim(len(rows))
-    if len(rows) < EXACT_ROWS:
-        return rows, kept
-    codes = _trained(vectors.array)
-    _add(codes, vectors.array)
-    return rows, faiss.IndexRefine(codes, kept)
+    return rows, _with_lists(kept, vectors.array) if len(rows) >= EXACT_ROWS else kept
+
+
+def index_over(vectors: "Vectors") -> "faiss.Index":
+    """Return an index with lists over float16 ``[n, d]``."""
+    kept = _empty_kept(vectors.shape[1])
+    room = _Room(kept)
+    room.at_least(len(vectors))[:] = vectors
+    room.trim(len(vectors))
+    return _with_lists(kept, room.array)
+
+
+def _with_lists(kept: "faiss.IndexScalarQuantizer", vectors: "Vectors") -> "faiss.Index":
+    """Return an index with lists over the ``vectors`` that ``kept`` holds."""
+    import faiss
+
+    codes = _trained(vectors)
+    _add(codes, vectors)
+    return faiss.IndexRefine(codes, kept)
 
 
 def extend(
@@ -107,8 +121,8 @@ def extend(
 
 
 def num_lists(num_rows: int) -> int:
-    """Return how many lists so many rows lie in: the power of two near 4 roots of them."""
-    return int(np.clip(2 ** round(np.log2(4 * max(1, num_rows) ** 0.5)), FEWEST_LISTS, MOST_LISTS))
+    """Return how many lists so many rows lie in: the power of two near 2 roots of them."""
+    return int(np.clip(2 ** round(np.log2(2 * max(1, num_rows) ** 0.5)), FEWEST_LISTS, MOST_LISTS))
 
 
 def _empty_kept(dim: int) -> "faiss.IndexScalarQuantizer":
@@ -284,7 +298,7 @@ class FaissScanner:
         if selector is not None:
             inner["sel"] = selector
         return self._faiss.IndexRefineSearchParameters(
-            k_factor=_candidates(k) / k,
+            k_factor=_candidates(k, filtered=selector is not None) / k,
             base_index_params=self._faiss.SearchParametersIVF(**inner),
         )
 
@@ -318,9 +332,12 @@ def _rows_to_scan(k: int) -> int:
     return max(MIN_SCANNED, SCANNED_PER_HIT * k)
 
 
-def _candidates(k: int) -> int:
-    """Return how many candidates are compared by their kept vectors for ``k`` answers."""
-    return max(min(10 * k, 400), 3 * k, 100)
+def _candidates(k: int, *, filtered: bool) -> int:
+    """Return how many candidates are compared by their kept vectors for ``k`` answers.
+
+    The nearest that fits a filter may be far away, where one bit a dimension tells little.
+    """
+    return max(min(10 * k, 400), 3 * k, 600 if filtered else 100)
 
 
 def _is_cut_clean(cosines: "Vectors", k: int) -> bool:
