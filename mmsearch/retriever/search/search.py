@@ -2,15 +2,19 @@
 
     Question -> one list a signal -> candidates -> fuse -> (group) -> Hit
 
-Filters go down into the lists, so ``k`` hits are found however few segments fit them.
+Filters go down into the lists, so ``k`` hits are found however few segments fit them. The
+lists are asked at once, each in a thread of its own; what makes a candidate is read for
+all of them, and what a person gets to see for the hits alone.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
 
-from mmsearch.retriever.seams import Calibration, Neighbour
+from mmsearch.retriever.seams import Calibration, Neighbour, VectorIndex
+from mmsearch.retriever.search.backends import Backends
 from mmsearch.retriever.search.filters import excluding
 from mmsearch.retriever.search.fusion import (
     UNCALIBRATED,
@@ -24,12 +28,10 @@ from mmsearch.retriever.search.fusion import (
 )
 from mmsearch.retriever.search.grouping import best_of_alike, best_of_each
 from mmsearch.retriever.search.question import Question
+from mmsearch.retriever.store.snapshot import Outline
 from mmsearch.retriever.store.store import Snapshot, Store, StoredSegment
-from mmsearch.retriever.store.words import terms
+from mmsearch.retriever.store.words import Words, asked_words
 from mmsearch.values import Hit, View
-
-if TYPE_CHECKING:
-    from mmsearch.retriever.search.backends import Backends
 
 # How deep each list is asked: what one list has at rank 200 the others may have at 1. The
 # same for every k in common use, so that asking for more hits does not change their scores.
@@ -40,14 +42,14 @@ class Searcher:
     """Answers questions over a store.
 
     calibration: how to read a cosine, by (side of the question, side of the segment)
-    backends:    what finds the nearest vectors; by default the store itself
+    backends:    what looks for near vectors; the store's own tables otherwise
     """
 
     def __init__(
         self,
         store: Store,
         calibration: Mapping[tuple[View, View], Calibration],
-        backends: "Backends | None" = None,
+        backends: Backends | None = None,
     ) -> None:
         self._store = store
         self._calibration = calibration
@@ -65,23 +67,26 @@ class Searcher:
         if k < 1:
             raise ValueError(f"k counts from 1, got {k}")
         snapshot = self._store.snapshot()
+        words = asked_words(question.words)
         depth = max(MIN_DEPTH, DEPTH_PER_HIT * k)
         while True:
-            lists = self._lists(snapshot, question, depth)
+            lists = self._lists(snapshot, question, words, depth)
             ids = sorted({found.segment_id for found in chain(*lists.values())})
-            segments = {segment.segment_id: segment for segment in snapshot.segments(ids)}
-            candidates = self._candidates(snapshot, question, lists, segments)
+            outlines = snapshot.outlines(ids)
+            candidates = self._candidates(snapshot, question, words, lists, outlines)
             fused = fuse(candidates, asked=frozenset(lists), has_pixels=question.has_pixels)
-            hits = _hits(fused, segments, question.min_score)
+            best = _ranked(fused, outlines, question.min_score)
             if not group and not collapse:
-                return _numbered(hits[:k])
-            grouped = best_of_each(hits) if group else hits
+                return _hits(snapshot, best[:k])
+            grouped = best_of_each(best) if group else best
             if collapse:
-                grouped = best_of_alike(grouped, segments, k=k)
+                segments = snapshot.segments([one.segment_id for one in grouped])
+                by_id = {segment.segment_id: segment for segment in segments}
+                grouped = best_of_alike(grouped, by_id, k=k)
             # One long document may have filled every list by itself: then look deeper.
             exhausted = all(len(found) < depth for found in lists.values())
             if len(grouped) >= k or exhausted:
-                return _numbered(grouped[:k])
+                return _hits(snapshot, grouped[:k])
             depth *= 4
 
     def similar(self, segment_id: str, *, k: int) -> list[Hit]:
@@ -105,52 +110,60 @@ class Searcher:
     # ------------------------------------------------------------ inside
 
     def _lists(
-        self, snapshot: Snapshot, question: Question, depth: int
+        self, snapshot: Snapshot, question: Question, words: Words, depth: int
     ) -> dict[Signal, list[Neighbour]]:
         """Return the lists that the question asks for."""
         where = excluding(
             question.where, paths=question.exclude_paths, segments=question.exclude_segments
         )
-        index = self._backends.of(snapshot) if self._backends else snapshot
-        lists = {}
+        near: VectorIndex = snapshot if self._backends is None else self._backends.of(snapshot)
+        asked: dict[Signal, Callable[[], list[Neighbour]]] = {}
         if question.visual is not None:
-            lists[Signal.VISUAL] = index.nearest(View.VISUAL, question.visual, k=depth, where=where)
+            asked[Signal.VISUAL] = partial(
+                near.nearest, View.VISUAL, question.visual, k=depth, where=where
+            )
         if question.text is not None:
-            lists[Signal.TEXT] = index.nearest(View.TEXT, question.text, k=depth, where=where)
-        if terms(question.words):
-            lists[Signal.WORDS] = snapshot.matching(question.words, k=depth, where=where)
-        return lists
+            asked[Signal.TEXT] = partial(
+                near.nearest, View.TEXT, question.text, k=depth, where=where
+            )
+        if words.terms:
+            asked[Signal.WORDS] = partial(snapshot.matching, question.words, k=depth, where=where)
+        if len(asked) < 2:
+            return {signal: ask() for signal, ask in asked.items()}
+        with ThreadPoolExecutor(len(asked), thread_name_prefix="mmsearch-list") as threads:
+            answers = {signal: threads.submit(ask) for signal, ask in asked.items()}
+            return {signal: answer.result() for signal, answer in answers.items()}
 
     def _candidates(
         self,
         snapshot: Snapshot,
         question: Question,
+        words: Words,
         lists: Mapping[Signal, Sequence[Neighbour]],
-        segments: Mapping[str, StoredSegment],
+        outlines: Mapping[str, Outline],
     ) -> list[Candidate]:
-        places: dict[str, dict[Signal, Place]] = {segment_id: {} for segment_id in segments}
-        asked_words = frozenset(terms(question.words))
+        texts = snapshot.texts([found.segment_id for found in lists.get(Signal.WORDS, ())])
+        asked = words.terms
+        places: dict[str, dict[Signal, Place]] = {segment_id: {} for segment_id in outlines}
         for signal, found in lists.items():
             for rank, (segment_id, cosine) in enumerate(found, start=1):
                 if signal is Signal.WORDS:
-                    segment = segments[segment_id]
-                    held = frozenset(terms(f"{segment.text}\n{segment.about}"))
-                    sure = word_share(asked_words, held)
+                    sure = word_share(asked, words.held_by(texts[segment_id]))
                 elif signal is Signal.VISUAL:
                     sure = self._confidence(cosine, question.visual_side, View.VISUAL)
                 else:
                     sure = self._confidence(cosine, question.text_side, View.TEXT)
                 places[segment_id][signal] = Place(rank, sure)
-        doubts = self._doubts(snapshot, question, list(segments))
+        doubts = self._doubts(snapshot, question, list(outlines))
         return [
             Candidate(
                 segment_id=segment_id,
-                num_words=segment.num_words,
-                has=_signals(segment),
+                num_words=outline.num_words,
+                has=_SIGNALS[outline.views],
                 places=places[segment_id],
                 doubt=doubts.get(segment_id, 0.0),
             )
-            for segment_id, segment in segments.items()
+            for segment_id, outline in outlines.items()
         ]
 
     def _doubts(
@@ -173,35 +186,55 @@ class Searcher:
         return confidence(cosine, self._calibration.get((asked, kept), UNCALIBRATED))
 
 
-def _signals(segment: StoredSegment) -> frozenset[Signal]:
-    """Return the lists that a segment can be in by what it holds."""
-    signals = set()
-    if View.VISUAL in segment.views:
-        signals.add(Signal.VISUAL)
-    if View.TEXT in segment.views:
-        signals.update((Signal.TEXT, Signal.WORDS))
-    return frozenset(signals)
+# The lists that a segment can be in, by the views that it has.
+_SIGNALS = {
+    frozenset[View](): frozenset[Signal](),
+    frozenset({View.VISUAL}): frozenset({Signal.VISUAL}),
+    frozenset({View.TEXT}): frozenset({Signal.TEXT, Signal.WORDS}),
+    frozenset({View.VISUAL, View.TEXT}): frozenset(Signal),
+}
 
 
-def _hits(
-    fused: Sequence[Fused], segments: Mapping[str, StoredSegment], min_score: float
-) -> list[Hit]:
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A candidate on its way to be a hit."""
+
+    fused: Fused
+    path: str
+
+    @property
+    def segment_id(self) -> str:
+        """Its id."""
+        return self.fused.segment_id
+
+
+def _ranked(
+    fused: Sequence[Fused], outlines: Mapping[str, Outline], min_score: float
+) -> list[_Ranked]:
     return [
-        Hit(
-            rank=rank,
-            score=one.score,
-            parts={str(signal): part for signal, part in one.parts.items()},
-            segment_id=one.segment_id,
-            path=segments[one.segment_id].path,
-            kind=segments[one.segment_id].kind,
-            locator=segments[one.segment_id].locator,
-            text=segments[one.segment_id].text,
-            about=segments[one.segment_id].about,
-        )
-        for rank, one in enumerate(fused, start=1)
+        _Ranked(one, outlines[one.segment_id].path)
+        for one in fused
         if one.score >= min_score and one.score > 0.0
     ]
 
 
-def _numbered(hits: Sequence[Hit]) -> list[Hit]:
-    return [replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
+def _hits(snapshot: Snapshot, best: Sequence[_Ranked]) -> list[Hit]:
+    segments = snapshot.segments([one.segment_id for one in best])
+    return [
+        _hit(rank, one.fused, segment)
+        for rank, (one, segment) in enumerate(zip(best, segments, strict=True), start=1)
+    ]
+
+
+def _hit(rank: int, fused: Fused, segment: StoredSegment) -> Hit:
+    return Hit(
+        rank=rank,
+        score=fused.score,
+        parts={str(signal): part for signal, part in fused.parts.items()},
+        segment_id=fused.segment_id,
+        path=segment.path,
+        kind=segment.kind,
+        locator=segment.locator,
+        text=segment.text,
+        about=segment.about,
+    )
