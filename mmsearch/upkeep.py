@@ -9,13 +9,14 @@
 A second door beside `mmsearch.engine`: none of these needs a query. It knows no terminal.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.errors import MMSearchError, NothingToIndex
+from mmsearch.errors import MMSearchError, NothingToIndex, StoreDamaged
 from mmsearch.retriever.models.description import ModelSettings
 from mmsearch.values import ReadPolicy, Space
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mmsearch.indexers.pipeline import IndexReport, Progress
     from mmsearch.retriever.embedding.choice import ChosenModel, OwnEmbedder
     from mmsearch.retriever.seams import Embedder
+    from mmsearch.retriever.store.dump import Dump
     from mmsearch.retriever.store.store import Store
 
 _AS_MADE = ModelSettings()
@@ -140,3 +142,44 @@ def _begun(store: "Store", space: Space) -> "Store":
             pass  # damaged: it is begun anew
         remove_generation(folder)
     return Store.create(store.path / next_generation(store.path, store.header), space)
+
+
+# ---------------------------------------------------------------- out and in
+
+
+def export_index(db: str | Path, out: str | Path) -> "Dump":
+    """Write an index to the new or empty folder ``out``, as Parquet; see `store.dump`.
+
+    Nobody else can write to the index meanwhile. Paths of documents stay as they are.
+    Raises StoreLocked, and StoreError where ``out`` holds something or the disk refuses.
+    """
+    from mmsearch.retriever.store.store import Store
+
+    store = Store.open(Path(db))
+    ours = os.access(store.path, os.W_OK)  # else nobody of our rights is writing
+    with store.writing() if ours else contextlib.nullcontext():
+        return store.export(Path(out).absolute())
+
+
+def import_index(folder: str | Path, db: str | Path) -> "Dump":
+    """Make the index that was exported to ``folder``; nothing may be at ``db``.
+
+    Every file is held against its hash, and what came of them is checked as by `check`
+    before it becomes an index. Raises StoreDamaged for an export that is not whole or of
+    another schema, and StoreError.
+    """
+    from mmsearch.retriever.store.dump import importing, read_dump
+    from mmsearch.retriever.store.store import Store
+
+    folder = Path(folder)
+    dump = read_dump(folder)
+    with importing(folder, Path(db).absolute()) as new:
+        store = Store.open(new)
+        counts, problems = store.counts(), store.check()
+        if problems:
+            raise StoreDamaged(folder, problems[0].sentence)
+        if counts.num_segments != dump.num_segments:
+            raise StoreDamaged(folder, "it holds segments of documents that it does not name")
+        with store.writing() as writer:
+            writer.refresh()
+    return dump

@@ -6,9 +6,11 @@ replacing it is the one commit point of whatever changes an index as a whole.
 
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mmsearch.errors import StoreDamaged, StoreNotFound
 from mmsearch.retriever.store.durable import write_file
@@ -64,6 +66,10 @@ def read_header(folder: Path) -> Header:
     except ValueError as error:
         raise StoreDamaged(folder, f"{NAME} is not JSON ({error})") from error
     try:
+        if "format" in content:
+            export = StoreDamaged(folder, "it is an export and no index")
+            export.hint = f"mmsearch import {shlex.quote(str(folder))} --db DIR"
+            raise export
         version = content["schema_version"]
         if not isinstance(version, int) or version < 1:
             raise ValueError(f"schema version {version!r}")
@@ -73,9 +79,7 @@ def read_header(folder: Path) -> Header:
                 f"it was written by mmsearch {content.get('mmsearch_version')} "
                 f"(schema {version}, this one reads up to {SCHEMA_VERSION})",
             )
-        space = Space(**{field.name: content["space"][field.name] for field in fields(Space)})
-        if type(space.dim) is not int or space.dim < 1:
-            raise ValueError(f"dimension {space.dim!r}")
+        space = read_space(content["space"])
         data = content.get("data", ".")  # schema 1 had none
         if not isinstance(data, str) or not DATA.fullmatch(data):
             raise ValueError(f"data folder {data!r}")
@@ -88,3 +92,11 @@ def read_header(folder: Path) -> Header:
         created=str(content.get("created", "")),
         data=data,
     )
+
+
+def read_space(content: Any) -> Space:  # noqa: ANN401  whatever JSON holds
+    """Return the space of a header; raises KeyError, TypeError or ValueError where it is none."""
+    space = Space(**{field.name: content[field.name] for field in fields(Space)})
+    if type(space.dim) is not int or space.dim < 1:
+        raise ValueError(f"dimension {space.dim!r}")
+    return space

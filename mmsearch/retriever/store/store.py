@@ -28,6 +28,7 @@ from mmsearch.errors import (
 )
 from mmsearch.retriever.seams import Neighbour
 from mmsearch.retriever.store.check import Problem, problems_of
+from mmsearch.retriever.store.dump import Dump, write_dump
 from mmsearch.retriever.store.generations import remove_unnamed
 from mmsearch.retriever.store.header import NAME, SCHEMA_VERSION, Header, read_header, write_header
 from mmsearch.retriever.store.lock import LOCK_NAME, WriteLock
@@ -297,6 +298,13 @@ class Store:
             return self.snapshot().thumbnail(segment_id)
         except FileNotFoundError as error:
             raise StoreDamaged(self.path, "a file of thumbnails is missing") from error
+
+    def export(self, out: Path) -> Dump:
+        """Write the state of the index now to the new or empty folder ``out``; see `dump`."""
+        with self._taking:
+            now, snapshot = self._current(), self.snapshot()
+        documents = now.documents.at(snapshot.manifest.version)
+        return write_dump(documents, snapshot, now.media, now.header, out)
 
     def check(self) -> list[Problem]:
         """Return what is wrong with the index; nothing where it is whole.
