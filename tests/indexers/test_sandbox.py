@@ -17,6 +17,7 @@ from made_files import BLUE, RED, film, pdf, pdf_bomb, picture_of
 from PIL import Image
 
 from mmsearch.errors import UnreadableFile
+from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.readers import read
 from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment
@@ -152,6 +153,31 @@ def test_a_file_that_needs_too_much_memory_is_ended(box: Sandbox, tmp_path: Path
         "good.pdf": "1",
     }
     assert len(box.read_one(task(tmp_path / "large.png"))) == 1
+
+
+def test_a_picture_handed_over_early_survives_the_end_of_its_worker(tmp_path: Path) -> None:
+    Image.new("RGB", (6000, 6000)).save(tmp_path / "large.png", compress_level=1)
+    picture_of("words").save(tmp_path / "good.png")
+    small = replace(POLICY, max_memory_bytes=200 * 2**20)
+    tasks = [task(tmp_path / name, small, Kind.IMAGE) for name in ("large.png", "good.png")]
+    with Sandbox(1) as box:
+        assert outcomes(box, tasks) == {
+            "large.png": "it needs more than 0.2 GiB of memory",
+            "good.png": "1",
+        }
+
+
+def test_a_content_hash_is_taken_where_it_is_asked_for(box: Sandbox, tmp_path: Path) -> None:
+    path = pdf(tmp_path / "a.pdf", "words")
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(path.read_bytes()[:200])
+    tasks = [replace(task(one, kind=Kind.PDF), content_hash="") for one in (path, broken)]
+    tasks.append(task(path))
+
+    ended = [done for done, outcome in box.read(tasks) if not isinstance(outcome, Segment)]
+
+    assert [one.content_hash for one in ended] == [content_hash(path), content_hash(broken), None]
+    assert all(one.busy_s > 0 for one in ended)
 
 
 def test_a_crash_is_that_files_own(tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ def num_cores() -> int:
     return max(1, min(num, math.ceil(quota)) if quota else num)
 
 
-def _quota(groups: Path = _GROUPS) -> float | None:
+def _quota() -> float | None:
     """Return how many cores' worth of time our control group may spend, None for any.
 
     A container sees its own group as the root of the tree.
     """
     try:
-        most, period = (groups / "cpu.max").read_text().split()  # version 2
+        most, period = (_GROUPS / "cpu.max").read_text().split()  # version 2
     except (OSError, ValueError):
         try:
-            most = (groups / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (groups / "cpu/cpu.cfs_period_us").read_text().strip()
+            most = (_GROUPS / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (_GROUPS / "cpu/cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
     try:
