@@ -62,6 +62,17 @@ class Dump:
         """Bytes of all files."""
         return sum(file["bytes"] for file in self.files.values())
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "model": self.space.model,
+            "space": self.space.id,
+            "documents": self.num_documents,
+            "segments": self.num_segments,
+            "thumbnails": self.num_thumbnails,
+            "bytes": self.num_bytes,
+        }
+
 
 # ---------------------------------------------------------------- out
 
