@@ -32,6 +32,8 @@ COMMANDS = (
     ["remove"],
     ["doctor"],
     ["rebuild"],
+    ["export"],
+    ["import"],
     ["eval"],
     ["info"],
     ["model", "list"],
@@ -144,7 +146,11 @@ def test_every_flag_has_help_and_every_command_an_example(command: list[str], ru
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_examples_in_the_help_run(command: list[str], home: Path, run: Run) -> None:
     segment = a_hit(run)["id"]
+    if command == ["import"]:
+        run("export", "exported")
     for example in examples(run(*command, "--help").out):
+        if "runs/tiny" in example:
+            continue  # of a training run: test_train_command.py runs it
         words = shlex.split(example.replace("~/", "./"))[1:]
         words = [segment if re.fullmatch("[0-9a-f]{16}", word) else word for word in words]
         if command == ["remove"]:  # of the paths it was indexed under
@@ -488,3 +494,40 @@ def test_eval_prints_measures_by_kind(home: Path, run: Run) -> None:
 
 def test_the_default_model_is_listed(run: Run) -> None:
     assert "default" in [model["name"] for model in run("model", "list").json]
+
+
+# ---------------------------------------------------------------- out, in, and anew
+
+
+def test_an_export_comes_back_as_an_index_that_finds_the_same(home: Path, run: Run) -> None:
+    found = run("query", "cost of the pump", "--json").json["hits"]
+
+    out = run("export", "out")
+    back = run("import", "out", "--db", "copy")
+
+    assert out.json == back.json
+    assert (out.json["documents"], out.json["segments"], out.json["thumbnails"]) == (2, 4, 4)
+    assert run("query", "cost of the pump", "--json", "--db", "copy").json["hits"] == found
+    assert run("import", "out", "--db", "copy").err.endswith(
+        "copy is there already and holds something\n  try: name a new or an empty folder\n"
+    )
+    assert run("export", "more", "--int8").code == 2
+
+
+def test_an_index_is_rebuilt_by_the_command_that_the_refusal_names(
+    home: Path, made: Path, run: Run
+) -> None:
+    Engine.open(home / "mine", create=True).close()
+    run("index", str(home / "docs"), "--db", "mine", "--no-ocr")
+    refused = run("query", "pump", "--db", "mine", "--dims", "192")
+    remedy = refused.err.partition("mmsearch rebuild ")[2]
+    (home / "docs" / "red.png").unlink()
+
+    done = run("rebuild", *shlex.split(remedy), "--no-ocr", "--json")
+
+    assert refused.code == 4
+    assert done.code == 3, "a file is gone"
+    assert done.json["missing"] == [str(home / "docs" / "red.png")]
+    assert (done.json["documents"], done.json["segments"]) == (1, 3)
+    assert run("query", "pump", "--db", "mine", "--json").json["hits"][0]["page"] == 2
+    assert run("rebuild", *shlex.split(remedy), "--no-ocr").code == 0, "there is nothing to do"
