@@ -36,9 +36,11 @@ from mmsearch.values import (
     Segment,
     Space,
     Status,
+    View,
 )
 
 if TYPE_CHECKING:
+    from mmsearch.indexers.estimate import Estimate
     from mmsearch.indexers.pipeline import IndexReport, Progress
     from mmsearch.indexers.plan import Plan
     from mmsearch.indexers.sandbox import Sandbox
@@ -61,15 +63,23 @@ _QUERY_WORKERS = 2  # kept between queries, so that several threads may ask with
 class IndexStatus:
     """What an index holds.
 
-    documents: how many by kind, those that could be read
-    bytes:     size on disk
+    schema:       of its tables
+    documents:    how many by kind, those that could be read
+    awaits_ocr:   of these, how many have words in pictures that are still to be read
+    bytes:        size on disk
+    backend:      what looks for near vectors, as `Engine.open` was told; never "auto"
+    vector_index: for each view, what it looks into: "every row", or the name of an index
     """
 
     path: str
+    schema: int
     space: Space
     documents: dict[str, int]
     segments: int
+    awaits_ocr: int
     bytes: int
+    backend: Backend
+    vector_index: dict[str, str]
     failed: tuple[Document, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,9 +91,13 @@ class IndexStatus:
             "effort": self.space.effort,
             "dims": self.space.dim,
             "max_pixels": self.space.max_pixels,
+            "schema": self.schema,
             "documents": self.documents,
             "segments": self.segments,
+            "awaits_ocr": self.awaits_ocr,
             "bytes": self.bytes,
+            "backend": str(self.backend),
+            "vector_index": self.vector_index,
             "failed": [{"path": one.path, "reason": one.error} for one in self.failed],
         }
 
@@ -257,6 +271,36 @@ class Engine:
         manifest = Store.open(path).documents() if Store.exists(path) else []
         return _plan(manifest, paths, include, exclude, retry_failed, again)
 
+    @classmethod
+    def estimate(
+        cls,
+        plan: "Plan",
+        *,
+        db: str | Path = ".mmsearch",
+        ocr: bool = True,
+        num_workers: int | None = None,
+        budget_s: float = 5.0,
+    ) -> "Estimate":
+        """Return how many segments, minutes and bytes `index` would take for a plan.
+
+        Some files are opened to count their pages, for about ``budget_s`` seconds. Minutes
+        and bytes are by the rates of earlier runs on the index at ``db``, else by those
+        that come with mmsearch, of another machine.
+        """
+        from mmsearch.indexers.estimate import estimate
+        from mmsearch.indexers.rates import read_rates
+        from mmsearch.retriever.embedding.cores import num_cores
+        from mmsearch.retriever.store.store import Store
+
+        path = Path(db)
+        return estimate(
+            plan,
+            read_rates(Store.open(path).home) if Store.exists(path) else {},
+            policy=ReadPolicy(ocr=ocr),
+            num_workers=num_workers or min(num_cores(), _MAX_WORKERS),
+            budget_s=budget_s,
+        )
+
     def index(
         self,
         paths: Sequence[str | Path],
@@ -294,11 +338,14 @@ class Engine:
         from mmsearch.indexers.kept import KeptSegments
         from mmsearch.indexers.rates import add_rates
         from mmsearch.retriever.embedding.cores import num_cores
+        from mmsearch.retriever.search.backends import keep_fresh
+        from mmsearch.retriever.search.looks import num_alike
 
         with self._store.writing() as writer:
             self._chosen()  # before anything is read
             began = time.perf_counter()
-            manifest = self._store.documents()
+            before = self._store.snapshot()
+            manifest = before.documents
             if plan is None or manifest:  # a plan holds as long as there is nothing else
                 plan = _plan(manifest, paths, include, exclude, retry_failed, again, only)
             report = pipeline.run(
@@ -313,7 +360,9 @@ class Engine:
             )
             with contextlib.suppress(OSError):  # nothing rests on it, and the run is done
                 add_rates(self._store.home, report.rates)
-            return report
+            keep_fresh(self._store)
+            after = self._store.snapshot()
+            return replace(report, alike=num_alike(after, after.live - before.live))
 
     def watch(
         self,
@@ -363,7 +412,7 @@ class Engine:
             if not is_first:
                 manifest = self._store.documents()
                 plan = _plan(manifest, paths, include, exclude, False, False, changed)
-                if not (plan.read or plan.touched or plan.gone):
+                if not (plan.read or plan.touched or plan.gone or (ocr and plan.awaiting)):
                     continue
             index = partial(
                 self.index,
@@ -386,11 +435,8 @@ class Engine:
 
         Returns how many there were; the files themselves stay. Raises StoreLocked.
         """
-        from mmsearch.indexers.plan import is_under
-
         with self._store.writing() as writer:
-            documents = self._store.documents()
-            doomed = [document.path for document in documents if is_under(document.path, paths)]
+            doomed = [document.path for document in self.documents(paths)]
             if doomed:
                 writer.remove(doomed)
                 writer.refresh()
@@ -399,17 +445,36 @@ class Engine:
     # ------------------------------------------------------------ query
 
     def query(
-        self, query: Query | str, *, k: int = 10, group: bool = False, ocr: bool = True
+        self,
+        query: Query | str,
+        *,
+        k: int = 10,
+        group: bool = False,
+        collapse: bool = False,
+        ocr: bool = True,
     ) -> list[Hit]:
         """Return the ``k`` best hits, best first.
 
-        group: only the best hit of each document
-        ocr:   read the words in the query's pictures too
+        group:    only the best hit of each document
+        collapse: only the best of those that look alike (see `near_duplicates`)
+        ocr:      read the words in the query's pictures too
         Raises EmptyQuery, BadFilter, UnreadableFile for the query's own media, BadItem or
         OutOfMemory where they are too much for the model, and ValueError for ``k < 1``.
         """
+        from mmsearch.retriever.search.grouping import best_of_alike
+
         asked = Query(query) if isinstance(query, str) else query
-        return self._searcher().search(self._question(asked, ocr=ocr), k=k, group=group)
+        question, searcher = self._question(asked, ocr=ocr), self._searcher()
+        if not collapse:
+            return searcher.search(question, k=k, group=group)
+        wanted = k
+        while True:
+            wanted *= 2
+            hits = searcher.search(question, k=wanted, group=group)
+            found = self._store.segments([hit.segment_id for hit in hits])
+            best = best_of_alike(hits, {one.segment_id: one for one in found}, k=k)
+            if len(best) == k or len(hits) < wanted:
+                return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
 
     def similar(self, segment_id: str, *, k: int = 10) -> list[Hit]:
         """Return the segments most like one of the index, itself left out.
@@ -502,15 +567,50 @@ class Engine:
 
     def status(self) -> IndexStatus:
         """Return what the index holds."""
+        from mmsearch.retriever.search import backends
+        from mmsearch.retriever.store.ann import trained
+        from mmsearch.retriever.store.rows import VECTOR_COLUMN
+
         counts = self._store.counts()
+        documents = self._store.documents()
+        backend = self._backend
+        if backend is Backend.AUTO:
+            backend = Backend.FAISS if backends.exists(self._store.home) else Backend.LANCE
+        looked_into = dict.fromkeys(map(str, View), "every row")
+        if backend is not Backend.EXACT:
+            table = self._store.snapshot().table
+            for view, column in VECTOR_COLUMN.items():
+                if backend is Backend.FAISS:
+                    looked_into[str(view)] = "the faiss file"
+                elif index := trained(table, column):
+                    looked_into[str(view)] = index.name
         return IndexStatus(
             path=str(self.path),
+            schema=self._store.header.schema_version,
             space=self.space,
             documents={str(kind): count for kind, count in sorted(counts.documents.items())},
             segments=counts.num_segments,
+            awaits_ocr=sum(one.awaits_ocr for one in documents),
             bytes=counts.num_bytes,
-            failed=tuple(one for one in self._store.documents() if one.status is Status.FAILED),
+            backend=backend,
+            vector_index=looked_into,
+            failed=tuple(one for one in documents if one.status is Status.FAILED),
         )
+
+    def documents(self, paths: Sequence[str | Path]) -> list[Document]:
+        """Return the documents at these paths, or under these folders, by path."""
+        from mmsearch.indexers.plan import is_under
+
+        return [one for one in self._store.documents() if is_under(one.path, paths)]
+
+    def near_duplicates(self) -> "list[list[StoredSegment]]":
+        """Return groups of segments that show the same picture, the largest first.
+
+        Every segment of a group is a near-duplicate of its first; see `search.looks`.
+        """
+        from mmsearch.retriever.search.looks import groups_of
+
+        return groups_of(self._store.snapshot())
 
     def show(self, segment_id: str) -> "StoredSegment":
         """Return what the index holds of one segment; raises SegmentNotFound."""

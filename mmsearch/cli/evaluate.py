@@ -16,9 +16,11 @@ from mmsearch.cli.options import (
     Effort,
     MaxPixels,
     Model,
+    UsedBackend,
 )
 from mmsearch.cli.output import print_json, print_table, say, wants_json
 from mmsearch.engine import Engine, ModelSettings
+from mmsearch.values import Backend
 
 
 def evaluate(
@@ -32,6 +34,7 @@ def evaluate(
     effort: Effort = None,
     max_pixels: MaxPixels = None,
     dims: Dims = None,
+    backend: UsedBackend = Backend.AUTO,
     as_json: AsJson = None,
 ) -> None:
     """Measure how well queries with known answers are answered.
@@ -51,7 +54,9 @@ def evaluate(
             sys.stderr.write(f"\r{number}/{total} queries" + ("\n" if number == total else ""))
 
     settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
-    with Engine.open(db, model=model, device=device, dtype=dtype, settings=settings) as engine:
+    with Engine.open(
+        db, model=model, device=device, dtype=dtype, settings=settings, backend=backend
+    ) as engine:
         report = engine.evaluate(queries, on_progress=count)
     if wants_json(as_json):
         print_json(report.as_dict())

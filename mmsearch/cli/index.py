@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from mmsearch.cli.output import (
     print_json,
     print_lines,
     say,
+    shown_bytes,
     shown_path,
     shown_seconds,
     wants_json,
@@ -34,6 +35,7 @@ from mmsearch.engine import Engine, ModelSettings
 from mmsearch.values import stored_path
 
 if TYPE_CHECKING:
+    from mmsearch.indexers.estimate import Estimate, Range
     from mmsearch.indexers.pipeline import IndexReport
     from mmsearch.indexers.plan import Plan
 
@@ -113,7 +115,9 @@ def index(
     """
     preview = partial(Engine.preview, db=db, include=include or [], exclude=exclude or [])
     if dry_run:
-        _print_plan(preview(paths, retry_failed=retry_failed, again=again), as_json)
+        planned = preview(paths, retry_failed=retry_failed, again=again)
+        estimate = Engine.estimate(planned, db=db, ocr=ocr, num_workers=workers)
+        _print_plan(planned, estimate, as_json)
         return
     plan = None
     if not Engine.exists(db):  # a typing error must not leave an empty index behind
@@ -174,7 +178,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print_plan(plan: "Plan", as_json: bool | None) -> None:
+def _print_plan(plan: "Plan", estimate: "Estimate", as_json: bool | None) -> None:
     paths = [stored_path(one.source.path) for one in plan.read if not one.error]
     failed = [(stored_path(one.source.path), one.error) for one in plan.read if one.error]
     if wants_json(as_json):
@@ -186,6 +190,8 @@ def _print_plan(plan: "Plan", as_json: bool | None) -> None:
                 "remove": list(plan.gone),
                 "unreadable": [{"path": path, "reason": reason} for path, reason in failed],
                 "unsupported": plan.unsupported,
+                "awaiting_ocr": len(plan.awaiting),
+                "estimate": estimate.as_dict(),
             }
         )
         return
@@ -196,6 +202,28 @@ def _print_plan(plan: "Plan", as_json: bool | None) -> None:
         f"{len(plan.read)} to read, {len(plan.gone)} to remove, "
         f"{plan.unchanged + len(plan.touched)} unchanged, {plan.unsupported} of other kinds"
     )
+    if plan.awaiting:
+        say(f"{len(plan.awaiting)} more are to be read with OCR")
+    _say_estimate(estimate)
+
+
+def _say_estimate(estimate: "Estimate") -> None:
+    if not estimate.seconds.high:
+        return
+
+    def about(guess: "Range", shown: Callable[[float], str]) -> str:
+        low, likely, high = (shown(value) for value in guess)
+        return likely if low == high else f"about {likely} ({low} to {high})"
+
+    def rounded(number: float) -> str:
+        return f"{round(number):,}"
+
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in estimate.documents.items())
+    opened = f"{estimate.num_opened:,} files opened to count"
+    say(f"{kinds}: {about(estimate.segments, rounded)} segments ({opened})")
+    stored = about(estimate.bytes, lambda number: shown_bytes(round(number)))
+    rates = "earlier runs on this index" if estimate.is_measured else "another machine"
+    say(f"time: {about(estimate.seconds, shown_seconds)}; index: {stored}; by rates of {rates}")
 
 
 def _print_report(report: "IndexReport", db: Path, as_json: bool | None) -> None:
@@ -205,6 +233,7 @@ def _print_report(report: "IndexReport", db: Path, as_json: bool | None) -> None
     parts += [f"{report.skipped} unchanged"] if report.skipped else []
     parts += [f"{report.removed} removed"] if report.removed else []
     parts += [f"{report.unsupported} of other kinds"] if report.unsupported else []
+    parts += [f"{report.alike} like another"] if report.alike else []
     say(f"indexed {', '.join(parts)} in {shown_seconds(report.seconds['total'])} -> {db}")
     if report.failed:
         say(f"{len(report.failed)} failed:")
@@ -223,5 +252,6 @@ def _as_dict(report: "IndexReport") -> dict[str, Any]:
         "failed": [{"path": one.path, "reason": one.reason} for one in report.failed],
         "failed_before": [{"path": one.path, "reason": one.reason} for one in report.failed_before],
         "unsupported": report.unsupported,
+        "alike": report.alike,
         "seconds": {stage: round(spent, 3) for stage, spent in report.seconds.items()},
     }

@@ -5,6 +5,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from mmsearch.values import Backend
+
 Database: TypeAlias = Annotated[
     Path,
     typer.Option("--db", help="Folder of the index.", envvar="MMSEARCH_DB", metavar="DIR"),
@@ -70,5 +72,14 @@ Dims: TypeAlias = Annotated[
         help="Leading dimensions kept of a vector; by default likewise.",
         metavar="N",
         show_default=False,
+    ),
+]
+
+UsedBackend: TypeAlias = Annotated[
+    Backend,
+    typer.Option(
+        "--backend",
+        help="What finds near vectors: the tables (lance), the file that 'mmsearch optimize "
+        "--faiss' makes (faiss), every row (exact), or faiss if its file is there (auto).",
     ),
 ]

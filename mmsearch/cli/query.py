@@ -18,9 +18,10 @@ from mmsearch.cli.options import (
     MaxPixels,
     Model,
     NumHits,
+    UsedBackend,
 )
 from mmsearch.engine import Engine, ModelSettings
-from mmsearch.values import Kind, Query
+from mmsearch.values import Backend, Kind, Query
 
 
 def query(
@@ -60,7 +61,8 @@ def query(
     path: Annotated[
         str | None,
         typer.Option(
-            help="Only documents whose path ends like this: 'reports/*.pdf', 'reports/**'.",
+            help="Only documents whose path ends like this: 'reports/*.pdf', 'reports/**'. "
+            "* is any characters but a slash, ? one of them, ** any at all.",
             metavar="GLOB",
         ),
     ] = None,
@@ -70,7 +72,11 @@ def query(
     group: Annotated[
         bool, typer.Option("--group", help="Only the best hit of each document.")
     ] = False,
+    collapse: Annotated[
+        bool, typer.Option("--collapse", help="Only the best hit of those that look alike.")
+    ] = False,
     ocr: Annotated[bool, typer.Option(help="Read the words in the pictures you ask with.")] = True,
+    backend: UsedBackend = Backend.AUTO,
     files: Annotated[
         bool, typer.Option("--files", help="Print only the paths, one a line.")
     ] = False,
@@ -87,7 +93,8 @@ def query(
         mmsearch query "chart showing rainfall by month"
         mmsearch query "the same at night" --image q.png --type image,video
         mmsearch query --page report.pdf#3 --files
-        mmsearch query "the pump" --device cpu --dtype float32
+        mmsearch query "the pump" --device cpu --dtype float32 --backend exact
+        mmsearch query "a red picture" --collapse
     """
     asked = Query(
         text=text,
@@ -101,10 +108,12 @@ def query(
         min_score=min_score,
     )
     settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
-    with Engine.open(db, model=model, device=device, dtype=dtype, settings=settings) as engine:
+    with Engine.open(
+        db, model=model, device=device, dtype=dtype, settings=settings, backend=backend
+    ) as engine:
         engine.load()  # a third of a second that is not the search's
         began = time.perf_counter()
-        hits = engine.query(asked, k=k, group=group, ocr=ocr)
+        hits = engine.query(asked, k=k, group=group, collapse=collapse, ocr=ocr)
         took_ms = (time.perf_counter() - began) * 1000
         print_hits(
             engine,

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli.hits import print_hits
-from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model, NumHits
+from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database, Model, NumHits, UsedBackend
 from mmsearch.engine import Engine
+from mmsearch.values import Backend
 
 
 def similar(
@@ -17,6 +18,7 @@ def similar(
     db: Database = DEFAULT_DATABASE,
     model: Model = None,
     k: NumHits = 10,
+    backend: UsedBackend = Backend.AUTO,
     as_json: AsJson = None,
 ) -> None:
     """Print the segments most like one that is in the index.
@@ -26,7 +28,7 @@ def similar(
     \b
         mmsearch similar 3f2a9c51d0b7e846 -k 5
     """
-    with Engine.open(db, model=model) as engine:
+    with Engine.open(db, model=model, backend=backend) as engine:
         began = time.perf_counter()
         hits = engine.similar(segment_id, k=k)
         took_ms = (time.perf_counter() - began) * 1000

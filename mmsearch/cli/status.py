@@ -33,7 +33,11 @@ def status(db: Database = DEFAULT_DATABASE, as_json: AsJson = None) -> None:
             "pictures": f"of up to {found.space.max_pixels:,} pixels",
             "documents": f"{sum(found.documents.values())} ({kinds})" if kinds else "0",
             "segments": found.segments,
+            "await OCR": found.awaits_ocr,
             "on disk": shown_bytes(found.bytes),
+            "schema": found.schema,
+            "looks into": f"{found.backend}: "
+            + ", ".join(f"{what} ({view})" for view, what in found.vector_index.items()),
             "failed": len(found.failed),
         }
     )

@@ -121,6 +121,7 @@ class IndexReport:
                    ``embed``, ``commit``, ``refresh`` and ``total``; ``ocr`` where there was
                    any, with its share of the others
     rates:         what was done by kind
+    alike:         segments of this run that are near-duplicates of another (`search.looks`)
     """
 
     documents: int
@@ -132,6 +133,7 @@ class IndexReport:
     unsupported: int
     seconds: Mapping[str, float]
     rates: Mapping[Kind, Rate] = field(default_factory=dict)
+    alike: int = 0
 
 
 @dataclass(slots=True)

@@ -35,6 +35,7 @@ class ReadTask:
     kind:         what it is; None lets the worker look
     only:         keep to one page of a PDF, or with ``whole`` to a span of a film
     whole:        a film as one segment, for queries
+    count:        one segment whose text says how many there are, about
     content_hash: empty where it is to be taken too: then the task that ends has it
     busy_s:       of a task that ended: seconds that its worker spent on it
     """
@@ -44,6 +45,7 @@ class ReadTask:
     policy: ReadPolicy
     only: Locator | None = None
     whole: bool = False
+    count: bool = False
     content_hash: str | None = None
     busy_s: float = 0.0
 

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers import wire
 from mmsearch.indexers.content import content_hash
-from mmsearch.indexers.readers import read, read_whole, sniff
+from mmsearch.indexers.readers import counted, read, read_whole, sniff
 from mmsearch.indexers.wire import ReadTask
 from mmsearch.values import ReadPolicy, Segment
 
@@ -115,7 +115,9 @@ def _segments(task: ReadTask) -> Iterator[Segment]:
     kind = task.kind or sniff(task.path)
     if kind is None:
         raise UnreadableFile(task.path, "it is no PDF, image, video or text file")
-    if task.whole:
+    if task.count:
+        yield counted(task.path, kind, task.policy)
+    elif task.whole:
         yield read_whole(task.path, kind, task.policy, only=task.only)
     else:
         yield from read(task.path, kind, task.policy, only=task.only)

@@ -16,7 +16,7 @@ from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers.sniff import SUPPORTED_SUFFIXES, sniff
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment
 
-__all__ = ["SUPPORTED_SUFFIXES", "read", "read_whole", "sniff"]
+__all__ = ["SUPPORTED_SUFFIXES", "counted", "read", "read_whole", "sniff"]
 
 
 def read(
@@ -44,6 +44,13 @@ def read_whole(
         return next(read(path, kind, replace(policy, max_pages=1)))
     reader = import_module("mmsearch.indexers.readers.video")
     return next(_said_plainly(path, lambda: iter([reader.read_whole(path, policy, only=only)])))
+
+
+def counted(path: Path, kind: Kind, policy: ReadPolicy) -> Segment:
+    """Return a segment whose text says how many a file holds, about. Raises UnreadableFile."""
+    count = import_module("mmsearch.indexers.readers.count").count
+    said = (Segment(kind=kind, text=str(count(path, kind, policy))) for _ in range(1))
+    return next(_said_plainly(path, lambda: said))
 
 
 def _segments(path: Path, kind: Kind, policy: ReadPolicy, page: int | None) -> Iterator[Segment]:

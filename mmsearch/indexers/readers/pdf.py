@@ -44,6 +44,21 @@ def read(path: Path, policy: ReadPolicy, *, page: int | None = None) -> Iterator
     Raises UnreadableFile where it is encrypted, no PDF, without pages, or lacks that page.
     Beyond ``policy.max_pages`` pages are left out.
     """
+    with _opened(path) as document:
+        numbers = _page_numbers(path, document, policy, page)
+        metadata = document.metadata or {}
+        names = (about.name_words(path), metadata.get("title"), metadata.get("author"))
+        for number in numbers:
+            yield _segment(document[number - 1], number, names, policy)
+
+
+def num_pages(path: Path, policy: ReadPolicy) -> int:
+    """Return how many pages `read` would yield. Raises UnreadableFile as it does."""
+    with _opened(path) as document:
+        return len(_page_numbers(path, document, policy, None))
+
+
+def _opened(path: Path) -> _Document:
     pymupdf = _pymupdf()
     try:
         document = pymupdf.open(path, filetype="pdf")
@@ -51,12 +66,7 @@ def read(path: Path, policy: ReadPolicy, *, page: int | None = None) -> Iterator
         raise UnreadableFile(path, "it is empty") from None
     except pymupdf.FileDataError:
         raise UnreadableFile(path, "it is not a PDF, or damaged beyond repair") from None
-    with document:
-        numbers = _page_numbers(path, document, policy, page)
-        metadata = document.metadata or {}
-        names = (about.name_words(path), metadata.get("title"), metadata.get("author"))
-        for number in numbers:
-            yield _segment(document[number - 1], number, names, policy)
+    return document
 
 
 @functools.cache

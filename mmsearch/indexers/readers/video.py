@@ -86,6 +86,11 @@ def read_whole(path: Path, policy: ReadPolicy, *, only: Locator | None = None) -
     return _segment(path, clip, subtitles.beside(path, policy.max_text_bytes), policy)
 
 
+def seconds(path: Path, policy: ReadPolicy) -> float:
+    """Return how long a film is. Raises UnreadableFile as `read` does."""
+    return _Film(path, policy, side=None).end
+
+
 def _segment(path: Path, clip: _Clip, cues: list[subtitles.Cue], policy: ReadPolicy) -> Segment:
     import numpy as np
     from PIL import Image

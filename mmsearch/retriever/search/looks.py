@@ -105,6 +105,8 @@ def num_alike(snapshot: Snapshot, commits: Collection[str]) -> int:
     """
     import numpy as np
 
+    if not commits:
+        return 0
     ids, looks, commit_ids = _looks_of(snapshot)
     is_new = np.isin(commit_ids, list(commits)) if len(ids) else np.zeros(0, dtype=bool)
     new = np.flatnonzero(is_new)
