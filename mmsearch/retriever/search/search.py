@@ -7,6 +7,8 @@ lists are asked at once, each in a thread of its own; what makes a candidate is 
 all of them, and what a person gets to see for the hits alone.
 """
 
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ from mmsearch.values import Hit, View
 # How deep each list is asked: what one list has at rank 200 the others may have at 1. The
 # same for every k in common use, so that asking for more hits does not change their scores.
 MIN_DEPTH, DEPTH_PER_HIT = 200, 5
+MOST_LISTS_AT_ONCE = 24  # of all questions that are being answered
+_NOTHING = math.ulp(0.0)  # the least score that is one
 
 
 class Searcher:
@@ -75,18 +79,20 @@ class Searcher:
             outlines = snapshot.outlines(ids)
             candidates = self._candidates(snapshot, question, words, lists, outlines)
             fused = fuse(candidates, asked=frozenset(lists), has_pixels=question.has_pixels)
-            best = _ranked(fused, outlines, question.min_score)
+            best = [one for one in fused if one.score >= max(question.min_score, _NOTHING)]
             if not group and not collapse:
                 return _hits(snapshot, best[:k])
-            grouped = best_of_each(best) if group else best
+            placed = _placed(snapshot, best)
+            if group:
+                placed = best_of_each(placed)
             if collapse:
-                segments = snapshot.segments([one.segment_id for one in grouped])
+                segments = snapshot.segments([one.segment_id for one in placed])
                 by_id = {segment.segment_id: segment for segment in segments}
-                grouped = best_of_alike(grouped, by_id, k=k)
+                placed = best_of_alike(placed, by_id, k=k)
             # One long document may have filled every list by itself: then look deeper.
             exhausted = all(len(found) < depth for found in lists.values())
-            if len(grouped) >= k or exhausted:
-                return _hits(snapshot, grouped[:k])
+            if len(placed) >= k or exhausted:
+                return _hits(snapshot, [one.fused for one in placed[:k]])
             depth *= 4
 
     def similar(self, segment_id: str, *, k: int) -> list[Hit]:
@@ -130,9 +136,8 @@ class Searcher:
             asked[Signal.WORDS] = partial(snapshot.matching, question.words, k=depth, where=where)
         if len(asked) < 2:
             return {signal: ask() for signal, ask in asked.items()}
-        with ThreadPoolExecutor(len(asked), thread_name_prefix="mmsearch-list") as threads:
-            answers = {signal: threads.submit(ask) for signal, ask in asked.items()}
-            return {signal: answer.result() for signal, answer in answers.items()}
+        answers = {signal: _threads().submit(ask) for signal, ask in asked.items()}
+        return {signal: answer.result() for signal, answer in answers.items()}
 
     def _candidates(
         self,
@@ -186,6 +191,12 @@ class Searcher:
         return confidence(cosine, self._calibration.get((asked, kept), UNCALIBRATED))
 
 
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Return threads that wait for the lists of questions; the work is done beside them."""
+    return ThreadPoolExecutor(MOST_LISTS_AT_ONCE, thread_name_prefix="mmsearch-list")
+
+
 # The lists that a segment can be in, by the views that it has.
 _SIGNALS = {
     frozenset[View](): frozenset[Signal](),
@@ -196,8 +207,8 @@ _SIGNALS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranked:
-    """A candidate on its way to be a hit."""
+class _Placed:
+    """A candidate on its way to be a hit, and its document."""
 
     fused: Fused
     path: str
@@ -208,20 +219,15 @@ class _Ranked:
         return self.fused.segment_id
 
 
-def _ranked(
-    fused: Sequence[Fused], outlines: Mapping[str, Outline], min_score: float
-) -> list[_Ranked]:
-    return [
-        _Ranked(one, outlines[one.segment_id].path)
-        for one in fused
-        if one.score >= min_score and one.score > 0.0
-    ]
+def _placed(snapshot: Snapshot, fused: Sequence[Fused]) -> list[_Placed]:
+    paths = snapshot.paths([one.segment_id for one in fused])
+    return [_Placed(one, paths[one.segment_id]) for one in fused]
 
 
-def _hits(snapshot: Snapshot, best: Sequence[_Ranked]) -> list[Hit]:
+def _hits(snapshot: Snapshot, best: Sequence[Fused]) -> list[Hit]:
     segments = snapshot.segments([one.segment_id for one in best])
     return [
-        _hit(rank, one.fused, segment)
+        _hit(rank, one, segment)
         for rank, (one, segment) in enumerate(zip(best, segments, strict=True), start=1)
     ]
 

@@ -53,7 +53,8 @@ LONGEST_QUESTION = 8_000  # characters of a full-text query that are looked at
 # where they are fewer (80 ms for 200,000 rows).
 MAX_PREFIXES, ROWS_PER_PREFIX, WORDS_PER_PREFIX = 4, 1_000, 50
 NAMES = ("segment_id", "commit_id")
-OUTLINE_COLUMNS = (*NAMES, "path", "num_words", "views", "look")
+OUTLINE_COLUMNS = ("num_words", "views")
+SPARE = 8  # more rows than wanted that are asked for, for ties at the end
 KNOWN_FILTERS = 64  # of which a snapshot remembers the rows that fit
 KNOWN_ROWS = 20_000  # of which it remembers where they lie
 
@@ -82,15 +83,11 @@ class Answers:
         return cls([Answer(*row) for row in rows], cut=found.num_rows == limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What of a segment decides whether it is a hit; see `StoredSegment`."""
+class Outline(NamedTuple):
+    """What of a segment decides how it is ranked; see `StoredSegment`."""
 
-    segment_id: str
-    path: str
     num_words: int
     views: frozenset[View]
-    look: int | None
 
 
 class Manifest:
@@ -296,7 +293,7 @@ class Snapshot:
         """
         if k < 1:
             raise ValueError(f"k counts from 1, got {k}")
-        limit = k + min(self._num_dead, k) + 1
+        limit = k + min(self._num_dead, k) + max(SPARE, k // SPARE)
         while True:
             answers = ask(limit)
             live = [row for row in answers.rows if row.commit_id in self.live]
@@ -329,13 +326,7 @@ class Snapshot:
     def outlines(self, ids: Sequence[str]) -> dict[str, Outline]:
         """Return the outlines of these segments; unknown ids are left out."""
         return {
-            row["segment_id"]: Outline(
-                row["segment_id"],
-                row["path"],
-                row["num_words"],
-                _VIEWS[row["views"]],
-                row["look"],
-            )
+            row["segment_id"]: Outline(row["num_words"], _VIEWS[row["views"]])
             for row in self._rows_of(ids, OUTLINE_COLUMNS)
         }
 
@@ -343,8 +334,12 @@ class Snapshot:
         """Return all words of these segments: those in them and those about them."""
         return {
             row["segment_id"]: f"{row['text']}\n{row['about']}"
-            for row in self._rows_of(ids, (*NAMES, *TEXT_COLUMNS))
+            for row in self._rows_of(ids, TEXT_COLUMNS)
         }
+
+    def paths(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the paths of the documents of these segments."""
+        return {row["segment_id"]: row["path"] for row in self._rows_of(ids, ("path",))}
 
     def segments_of(self, path: str) -> list[StoredSegment]:
         """Return the segments of one document in the order they lie in it."""
@@ -355,7 +350,7 @@ class Snapshot:
         """Return the ``[d]`` vectors of these segments, for the views they have."""
         import numpy as np
 
-        rows = self._rows_of(ids, (*NAMES, *VECTOR_COLUMN.values()))
+        rows = self._rows_of(ids, tuple(VECTOR_COLUMN.values()))
         return {
             row["segment_id"]: {
                 view: np.asarray(row[column], dtype=np.float32)
@@ -379,15 +374,20 @@ class Snapshot:
         return self._media.read(commit_id).get(segment_id, b"")
 
     def _rows_of(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the rows of these segments, in no order."""
+        """Return the rows of these segments, in no order, their ids in them."""
         with self._lock:
-            known = {one: self._row_ids[one] for one in ids if one in self._row_ids}
+            known = {self._row_ids[one]: one for one in ids if one in self._row_ids}
         rows = []
         if known:
-            found = self._segments.take(list(known.values()), columns).to_pylist()
-            rows += [row for row in found if row["commit_id"] in self.live]
-        others = [one for one in dict.fromkeys(ids) if one not in known]
-        return rows + (self._rows(columns, any_of("segment_id", others)) if others else [])
+            asked = [column for column in columns if column != "segment_id"]
+            rows = self._segments.take(list(known), (*asked, ROW_ID)).to_pylist()
+            for row in rows:
+                row["segment_id"] = known[row.pop(ROW_ID)]
+        others = set(ids).difference(known.values())
+        if others:
+            asked = list(dict.fromkeys((*NAMES, *columns)))
+            rows += self._rows(asked, any_of("segment_id", sorted(others)))
+        return rows
 
     def _rows(self, columns: Sequence[str], where: str) -> list[dict[str, Any]]:
         rows = self._segments.rows(columns, where).to_pylist()

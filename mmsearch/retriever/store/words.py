@@ -11,7 +11,9 @@ one between words.
 import functools
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from functools import _lru_cache_wrapper
@@ -42,7 +44,8 @@ _PREFIX = re.compile(r"(?<![\w*])(\w{2,40})\*(?![\w*])")
 _CHUNK = re.compile(r"[0-9A-Za-z\x80-\U0010ffff]+")
 
 
-class Words(NamedTuple):
+@dataclass(frozen=True)
+class Words:
     """What a person's words ask of the full text.
 
     plain:    the text with everything in it, any word of which is looked for
@@ -54,22 +57,19 @@ class Words(NamedTuple):
     phrases: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def terms(self) -> frozenset[str]:
         """What is looked for: terms, and prefixes with an asterisk behind them."""
         return frozenset(terms(self.plain)) | {f"{prefix}*" for prefix in self.prefixes}
 
     def held_by(self, text: str) -> frozenset[str]:
         """Return which of its terms a text holds."""
-        asked, held = self.terms, frozenset(terms(text))
-        begun = set()
-        if self.prefixes:
-            begun = {
-                f"{prefix}*"
-                for prefix in self.prefixes
-                if any(word.startswith(prefix) for word in whole_words(text))
-            }
-        return asked & (held | begun)
+        held = self.terms & distinct_terms(text)
+        if not self.prefixes:
+            return held
+        words = set(whole_words(text))
+        begun = (p for p in self.prefixes if any(word.startswith(p) for word in words))
+        return held.union(f"{prefix}*" for prefix in begun)
 
 
 def asked_words(text: str) -> Words:
@@ -139,6 +139,11 @@ def one_word(word: str, column: str) -> "FullTextQuery":
 def terms(text: str) -> list[str]:
     """Return the words of ``text`` as the full-text index knows them, stop words left out."""
     return [term for chunk in _CHUNK.findall(text) for term in _cached(_terms_of, chunk)]
+
+
+def distinct_terms(text: str) -> set[str]:
+    """Return the terms of ``text``, each once."""
+    return {term for chunk in set(_CHUNK.findall(text)) for term in _cached(_terms_of, chunk)}
 
 
 def whole_words(text: str) -> list[str]:
