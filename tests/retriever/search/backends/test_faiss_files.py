@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,17 @@ def test_files_of_another_index_are_not_used(store: Store, tmp_path: Path) -> No
     assert backends.refresh(store.snapshot(), store.home)
     assert num_rows(store) == 40
     assert is_used(store)
+
+
+def test_files_of_another_version_are_not_used(store: Store) -> None:
+    backends.build(store.snapshot(), store.home)
+    content = json.dumps(described(store) | {"format": faiss_files.FORMAT + 1})
+    signed = {"checksum": zlib.crc32(content.encode()), "description": content}
+    (store.home / "faiss" / "text.json").write_text(json.dumps(signed))
+
+    assert not is_used(store)
+    [problem] = backends.problems(store.snapshot(), store.home)
+    assert "another version" in problem.sentence
 
 
 def test_doctor_sees_a_vector_that_is_not_the_tables(store: Store) -> None:
