@@ -6,15 +6,18 @@ answers at once.
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mmsearch import __version__
 from mmsearch.cli import (
     doctor,
+    duplicates,
     evaluate,
     export,
+    import_,
     index,
     info,
     model,
@@ -29,8 +32,44 @@ from mmsearch.cli import (
 from mmsearch.cli.output import print_lines, say
 from mmsearch.errors import MMSearchError
 
+# The order of the help; a command that is named in none of them comes last.
+_GROUPS = {
+    "Index and search": ("index", "query", "similar", "show", "status", "duplicates", "eval"),
+    "Look after an index": (
+        "remove",
+        "doctor",
+        "optimize",
+        "gc",
+        "tag",
+        "rebuild",
+        "export",
+        "import",
+    ),
+    "Models": ("model", "train", "info"),
+}
+
+
+class _InGroups(TyperGroup):
+    """Prints the commands in their groups."""
+
+    # Typer brings a click of its own, under a private name.
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        grouped = {name for names in _GROUPS.values() for name in names}
+        others = tuple(name for name in self.commands if name not in grouped)
+        for title, names in {**_GROUPS, "Others": others}.items():
+            rows = [
+                (name, self.commands[name].get_short_help_str(64))
+                for name in names
+                if name in self.commands
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=12)
+
+
 app = typer.Typer(
     name="mmsearch",
+    cls=_InGroups,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # plain text: it can be piped, grepped and pasted into the README
@@ -68,9 +107,11 @@ app.command("status")(status.status)
 app.command("remove")(remove.remove)
 app.command("doctor")(doctor.doctor)
 app.command("rebuild")(rebuild.rebuild)
+app.command("duplicates")(duplicates.duplicates)
 app.command("eval")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("export")(export.export)
+app.command("import")(import_.import_)
 app.command("info")(info.info)
 app.add_typer(model.app, name="model")
 

@@ -32,8 +32,8 @@ def remove(
     For example:
 
     \b
-        mmsearch remove docs/old-report.pdf
         mmsearch remove --dry-run docs/old-report.pdf
+        mmsearch remove docs/old-report.pdf
     """
     with Engine.open(db) as engine:
         if dry_run:

@@ -82,10 +82,7 @@ class Range(NamedTuple):
 
     def as_dict(self, digits: int) -> dict[str, float]:
         """Return it as JSON."""
-        return {
-            name: round(value, digits) or 0.0 if digits else round(value)
-            for name, value in self._asdict().items()
-        }
+        return {name: round(value, digits or None) for name, value in self._asdict().items()}
 
 
 _NONE = Range(0.0, 0.0, 0.0)
@@ -115,8 +112,8 @@ class Estimate:
         return {
             "documents": {str(kind): number for kind, number in self.documents.items()},
             "segments": self.segments.as_dict(0),
-            "minutes": self.seconds.times(1 / 60).as_dict(2),
-            "gigabytes": self.bytes.times(1e-9).as_dict(4),
+            "minutes": self.seconds.times(1 / 60).as_dict(4),
+            "gigabytes": self.bytes.times(1e-9).as_dict(6),
             "opened": self.num_opened,
             "rates": "of earlier runs on this index" if self.is_measured else "of another machine",
         }

@@ -21,6 +21,7 @@ from mmsearch import Engine, Hit, Query
 from mmsearch.cli import main as command_line
 from mmsearch.cli.output import shown_path
 from mmsearch.errors import StoreError
+from mmsearch.retriever.search import backends
 from mmsearch.values import Kind
 
 COMMANDS = (
@@ -29,6 +30,7 @@ COMMANDS = (
     ["similar"],
     ["show"],
     ["status"],
+    ["duplicates"],
     ["remove"],
     ["doctor"],
     ["rebuild"],
@@ -126,6 +128,19 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_is_one_screen_with_every_command_in_a_group(run: Run) -> None:
+    lines = run("--help").out.splitlines()
+
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.endswith(":")] == [
+        "Options:",
+        "Index and search:",
+        "Look after an index:",
+        "Models:",
+    ]
 
 
 def test_the_version_is_that_of_the_package(run: Run) -> None:
@@ -241,9 +256,10 @@ def test_flags_say_what_is_asked(
 
     monkeypatch.setattr(Engine, "query", hear)
 
-    run("query", "rain", *flags, "-k", "7", "--group", "--no-ocr")
+    run("query", "rain", *flags, "-k", "7", "--group", "--collapse", "--no-ocr")
 
-    assert heard == [(Query("rain", **asked), {"k": 7, "group": True, "ocr": False})]  # type: ignore[arg-type]
+    how = {"k": 7, "group": True, "collapse": True, "ocr": False}
+    assert heard == [(Query("rain", **asked), how)]  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- exit codes and errors
@@ -304,6 +320,7 @@ def test_an_error_is_one_sentence_and_exit_code_1(
         ["query", "x", "--dtype", "int4"],
         ["query", "x", "--effort", "3"],
         ["query", "x", "--dims", "0"],
+        ["query", "x", "--backend", "annoy"],
         ["query", "x", "--max-pixels", "0"],
         ["eval", "queries.jsonl", "--dims", "385"],
         ["index"],
@@ -445,12 +462,87 @@ def test_a_dry_run_makes_nothing(home: Path, run: Run) -> None:
     assert not (home / "new").exists()
 
 
+def test_a_dry_run_says_how_many_pages_minutes_and_gigabytes(home: Path, run: Run) -> None:
+    at_first = run("index", "docs", "--db", "new", "--no-ocr", "--dry-run").json["estimate"]
+    assert at_first["documents"] == {"image": 1, "pdf": 1}
+    assert at_first["segments"] == {"low": 4, "likely": 4, "high": 4}
+    assert at_first["opened"] == 1
+    assert at_first["rates"] == "of another machine"
+    assert 0 < at_first["minutes"]["low"] <= at_first["minutes"]["likely"]
+
+    assert run("index", "docs", "--db", "new", "--no-ocr").code == 0
+    again = ["index", "docs", "--db", "new", "--no-ocr", "--dry-run", "--again"]
+    assert run(*again).json["estimate"]["rates"] == "of earlier runs on this index"
+    said = run(*again, "--no-json").err
+    assert "1 pdf, 1 image: 4 segments (1 files opened to count)" in said
+    assert "by rates of earlier runs on this index" in said
+    nothing = run("index", "docs", "--db", "new", "--no-ocr", "--dry-run")
+    assert nothing.json["estimate"]["minutes"]["high"] == 0
+
+
 def test_status_says_what_the_index_holds(home: Path, run: Run) -> None:
     found = run("status").json
 
     assert found["documents"] == {"image": 1, "pdf": 1}
     assert found["segments"] == 4
     assert "4" in run("status", "--no-json").out
+
+
+def test_status_says_how_the_index_answers(home: Path, run: Run) -> None:
+    found = run("status").json
+
+    assert found["schema"] == 2
+    assert found["awaits_ocr"] == 0
+    assert found["backend"] == "lance"
+    assert found["vector_index"] == {"visual": "every row", "text": "every row"}
+
+
+@pytest.mark.parametrize("backend", ["lance", "exact", "faiss"])
+def test_every_backend_that_is_asked_for_answers_the_same(
+    home: Path, run: Run, backend: str
+) -> None:
+    if backend == "faiss":
+        with Engine.open() as engine:
+            backends.build(engine._store.snapshot(), engine._store.home)
+    hit = a_hit(run)
+
+    for command in (["query", "pump"], ["similar", hit["id"]]):
+        wanted, found = (run(*command, *flags) for flags in ([], ["--backend", backend]))
+        assert found.code == 0, found.err
+        ids = [[one["id"] for one in done.json["hits"]] for done in (wanted, found)]
+        assert ids[0] == ids[1]
+    assert run("eval", "queries.jsonl", "--backend", backend).code == 0
+    if backend == "faiss":
+        assert run("status").json["backend"] == "faiss"
+
+
+def test_a_picture_that_is_there_twice_is_said_listed_and_collapsed(home: Path, run: Run) -> None:
+    gradient = Image.radial_gradient("L").resize((120, 80))
+    gradient.save(home / "docs" / "a.png")
+    gradient.resize((90, 60)).save(home / "docs" / "b.png")
+
+    done = run("index", "docs", "--no-ocr")
+    assert done.json["alike"] == 1
+    assert "1 like another" in done.err
+
+    [group] = [json.loads(line) for line in run("duplicates").out.splitlines()]
+    assert [Path(one["path"]).name for one in group["segments"]] == ["a.png", "b.png"]
+    assert run("duplicates", "--no-json").out == "docs/a.png\n  docs/b.png\n\n"
+
+    asked = ["query", "--image", "docs/a.png", "--type", "image", "--no-ocr"]
+    assert [Path(one["path"]).name for one in run(*asked).json["hits"][:2]] == ["a.png", "b.png"]
+    hits = run(*asked, "--collapse").json["hits"]
+    assert [one["rank"] for one in hits] == [1, 2, 3]
+    assert [Path(one["path"]).name for one in hits] == ["a.png", "red.png", "red.png"]
+
+
+def test_remove_says_what_it_would_take_out(home: Path, run: Run) -> None:
+    path = a_hit(run)["path"]
+
+    assert run("remove", "--dry-run", path).json == {"remove": [path]}
+    assert run("remove", "--dry-run", path, "--no-json").out == f"{shown_path(path)}\n"
+    assert run("remove", "--dry-run", "never-indexed").code == 1
+    assert a_hit(run)["path"] == path
 
 
 def test_show_prints_a_segment_and_saves_its_thumbnail(home: Path, run: Run) -> None:

@@ -5,15 +5,15 @@
 A look is 64 bits (`values.Segment.look`); two pictures are near-duplicates when their looks
 differ in at most MAX_BITS of them and the words that can be read in them are about the same.
 
-Measured on the 126 pictures, pages and clips of ``sample_corpus`` and copies made of them, the
-share of copies found at 3 bits (at 6): JPEG of quality 75 98 % (100), of 40 97 % (100), WebP 50
-96 % (100), half as large 94 % (100), a quarter as large in JPEG 81 % (99), no colour 100 %, an
-edge of 1 % cut off 65 % (94), of 2 % 35 % (72), mirrored 9 % (10). Pairs of others at 3 bits (at
-6), by look alone: 2 of 7,875 in the corpus (6), a photo and a film that shows it, which is
-right, and two pages of one layout; 75 of 2.7 million pairs of textbook figures (204), many of
-them one figure in two books; 376 of 125,000 pairs of example charts (678), most of them one
-chart with a detail changed. Six bits find more of what was cropped, and three times as much of
-what was not copied: so it is three.
+Measured on the 124 pictures, pages and clips of ``sample_corpus`` that have a look and on copies
+made of them, the share of copies found at 3 bits (at 6): JPEG of quality 75 100 % (100), of 40
+98 % (100), WebP of 50 100 % (100), half as large 98 % (100), a quarter as large in JPEG 85 %
+(100), no colour 100 %, an edge of 1 % cut off 73 % (98), of 2 % 37 % (84), mirrored 6 % (9).
+Pairs of others at 3 bits (at 6), by look alone: 2 of 7,626 in the corpus (4), a photo and a film
+that shows it, which is right, and two pages of one layout; 81 of 2.7 million pairs of textbook
+figures (227), many of them one figure in two books; 433 of 125,000 pairs of example charts
+(705), most of them one chart with a detail changed. Six bits find more of what was cropped, and
+up to three times as much of what was not copied: so it is three.
 
 Words settle what the look cannot: pages of one layout share few (0.18 of all for those above),
 while what OCR read in 26 charts, plans and screenshots and in copies of them (JPEG 50, half as
