@@ -16,7 +16,6 @@ from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import UNIT_TOLERANCE, VECTOR_COLUMN
 from mmsearch.retriever.store.tables import Table
 from mmsearch.retriever.store.words import TEXT_COLUMNS
-from mmsearch.values import Document
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,41 +60,68 @@ def _doubled_documents(manifest: "Manifest") -> Iterator[Problem]:
 
 
 def _broken_documents(manifest: "Manifest", segments: Table, media: Media) -> Iterator[Problem]:
-    held = segments.rows(["segment_id", "commit_id"])
-    rows = Counter(held["commit_id"].to_pylist())
-    distinct = Counter(
-        commit_id
-        for commit_id, _ in set(
-            zip(held["commit_id"].to_pylist(), held["segment_id"].to_pylist(), strict=True)
-        )
-    )
+    held = segments.rows(["segment_id", "commit_id"]).select(["segment_id", "commit_id"])
+    rows = _count_by_commit(held)
+    distinct = _count_by_commit(held.group_by(["segment_id", "commit_id"]).aggregate([]))
     crooked = _crooked_vectors(segments)
+    shown = _Shown(held, manifest, media)
+    counts = manifest.counts.select(["commit_id", "num_thumbnails", "pack"])
+    expected = {row["commit_id"]: row for row in counts.to_pylist()}
     for document in manifest.documents:
-        commit_id, expected = document.commit_id, document.num_segments
-        if expected and rows[commit_id] > distinct[commit_id]:
+        commit_id, num_segments = document.commit_id, document.num_segments
+        if num_segments and rows[commit_id] > distinct[commit_id]:
             yield _broken(document.path, "has segments that are kept twice")
-        elif expected and rows[commit_id] != expected:
-            yield _broken(document.path, f"has {rows[commit_id]} segments, not {expected}")
-        elif expected and crooked[commit_id]:
+        elif num_segments and rows[commit_id] != num_segments:
+            yield _broken(document.path, f"has {rows[commit_id]} segments, not {num_segments}")
+        elif num_segments and crooked[commit_id]:
             yield _broken(
                 document.path, f"has {crooked[commit_id]} vectors not finite and of unit length"
             )
-        else:
-            yield from _broken_thumbnails(document, manifest.num_thumbnails[commit_id], media)
+        elif num_thumbnails := expected[commit_id]["num_thumbnails"]:
+            pack = expected[commit_id]["pack"]
+            if pack in shown.lost:
+                yield _broken(document.path, "has lost its thumbnails")
+            elif pack in shown.unreadable:
+                yield _broken(document.path, "has unreadable thumbnails")
+            elif shown.counts[commit_id] != num_thumbnails:
+                found = shown.counts[commit_id]
+                yield _broken(document.path, f"has {found} thumbnails, not {num_thumbnails}")
 
 
-def _broken_thumbnails(document: Document, expected: int, media: Media) -> Iterator[Problem]:
-    if not expected:
-        return
-    try:
-        found = len(media.read(document.commit_id))
-    except FileNotFoundError:
-        yield _broken(document.path, "has lost its thumbnails")
-    except StoreError:
-        yield _broken(document.path, "has unreadable thumbnails")
-    else:
-        if found != expected:
-            yield _broken(document.path, f"has {found} thumbnails, not {expected}")
+class _Shown:
+    """What the sidecar holds: thumbnails by commit, and packs that are lost or unreadable."""
+
+    def __init__(self, held: "pa.Table", manifest: "Manifest", media: Media) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self.lost: set[str] = set()
+        self.unreadable: set[str] = set()
+        needed = manifest.counts.filter(pc.greater(manifest.counts["num_thumbnails"], 0))
+        packs, ids = [], []
+        for pack in pc.unique(needed["pack"]).to_pylist():
+            try:
+                found = media.segment_ids(pack)
+            except FileNotFoundError:
+                self.lost.add(pack)
+            except StoreError:
+                self.unreadable.add(pack)
+            else:
+                ids += found.chunks
+                packs += [pa.repeat(pack, len(chunk)) for chunk in found.chunks]
+        there = pa.table(
+            [pa.chunked_array(packs, pa.string()), pa.chunked_array(ids, pa.string())],
+            names=["pack", "segment_id"],
+        )
+        named = held.join(needed.select(["commit_id", "pack"]), "commit_id", join_type="inner")
+        shown = named.join(there, ["pack", "segment_id"], join_type="left semi")
+        self.counts = _count_by_commit(shown.group_by(["segment_id", "commit_id"]).aggregate([]))
+
+
+def _count_by_commit(rows: "pa.Table") -> Counter[str]:
+    counts = rows.group_by("commit_id").aggregate([([], "count_all")])
+    pairs = zip(counts["commit_id"].to_pylist(), counts["count_all"].to_pylist(), strict=True)
+    return Counter(dict(pairs))
 
 
 def _crooked_vectors(segments: Table) -> Counter[str]:
@@ -103,18 +129,19 @@ def _crooked_vectors(segments: Table) -> Counter[str]:
     crooked: Counter[str] = Counter()
     for column in VECTOR_COLUMN.values():
         for batch in segments.batches(["commit_id", column], f"{column} IS NOT NULL"):
-            commits = batch["commit_id"].to_pylist()
-            crooked.update(commits[number] for number in _crooked(batch[column]))
+            numbers = _crooked(batch[column])
+            crooked.update(batch["commit_id"].take(numbers).to_pylist())
     return crooked
 
 
-def _crooked(vectors: "pa.FixedSizeListArray") -> list[int]:
+def _crooked(vectors: "pa.FixedSizeListArray") -> "pa.Array":
     import numpy as np
+    import pyarrow as pa
 
-    values = vectors.flatten().to_numpy(zero_copy_only=False)
+    values = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     lengths = np.linalg.norm(values.reshape(len(vectors), -1), axis=1)
     straight = np.abs(lengths - 1.0) <= UNIT_TOLERANCE  # NaN and infinity compare false
-    return np.flatnonzero(~straight).tolist()
+    return pa.array(np.flatnonzero(~straight))
 
 
 def _missing_indexes(segments: Table) -> Iterator[Problem]:

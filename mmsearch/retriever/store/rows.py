@@ -187,8 +187,8 @@ def _vector_column(rows: Sequence[Row], view: View, dim: int) -> "pa.Array":
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), dim, mask=pa.array(missing))
 
 
-def documents_table(documents: "Iterable[tuple[Document, int]]") -> "pa.Table":
-    """Return manifest rows of (document, number of its thumbnails)."""
+def documents_table(documents: "Iterable[tuple[Document, int, str]]") -> "pa.Table":
+    """Return manifest rows of (document, number of its thumbnails, the pack they are in)."""
     import pyarrow as pa
 
     return pa.Table.from_pylist(
@@ -203,11 +203,11 @@ def documents_table(documents: "Iterable[tuple[Document, int]]") -> "pa.Table":
                 "commit_id": document.commit_id,
                 "num_segments": document.num_segments,
                 "num_thumbnails": num_thumbnails,
-                "pack": "",
+                "pack": pack if num_thumbnails else "",
                 "error": utf8(document.error),
                 "awaits_ocr": document.awaits_ocr,
             }
-            for document, num_thumbnails in documents
+            for document, num_thumbnails, pack in documents
         ],
         schema=documents_schema(),
     )

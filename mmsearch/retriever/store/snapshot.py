@@ -9,7 +9,7 @@ their rows, because rows are added before their commit is and removed after it i
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,7 +96,7 @@ class Manifest:
     def __init__(self, documents: Table, version: int) -> None:
         self.version = version
         self._documents = documents  # pinned at that version
-        self._counts = documents.rows(("commit_id", "num_segments", "num_thumbnails"))
+        self._counts = documents.rows(("commit_id", "num_segments", "num_thumbnails", "pack"))
 
     @cached_property
     def live(self) -> frozenset[str]:
@@ -120,11 +120,17 @@ class Manifest:
         documents = [document_from(row) for row in rows.to_pylist()]
         return sorted(documents, key=lambda document: document.path)
 
-    @cached_property
-    def num_thumbnails(self) -> Mapping[str, int]:
-        """By commit, how many thumbnails its media file should hold."""
-        commits = self._counts["commit_id"].to_pylist()
-        return dict(zip(commits, self._counts["num_thumbnails"].to_pylist(), strict=True))
+    @property
+    def counts(self) -> "pa.Table":
+        """By document: commit_id, num_segments, num_thumbnails, pack."""
+        return self._counts
+
+    def pack(self, commit_id: str) -> str:
+        """Return the pack that holds the thumbnails of a commit, empty where it has none."""
+        import pyarrow.compute as pc
+
+        place = pc.index(self._counts["commit_id"], commit_id).as_py()
+        return "" if place < 0 else self._counts["pack"][place].as_py()
 
 
 def read_manifest(documents: Table) -> Manifest:
@@ -307,7 +313,7 @@ class Snapshot:
         """Keep where these rows lie: whoever asks for them next need not look them up."""
         with self._lock:
             if len(self._row_ids) > KNOWN_ROWS:
-                self._row_ids.clear()
+                self._row_ids = dict(list(self._row_ids.items())[KNOWN_ROWS // 2 :])
             self._row_ids.update((row.segment_id, row.row_id) for row in found)
 
     @property
@@ -369,9 +375,8 @@ class Snapshot:
         if not rows:
             raise SegmentNotFound(segment_id)
         commit_id = rows[0]["commit_id"]
-        if not self.manifest.num_thumbnails[commit_id]:
-            return b""
-        return self._media.read(commit_id).get(segment_id, b"")
+        pack = self.manifest.pack(commit_id)
+        return self._media.thumbnail(pack, segment_id) if pack else b""
 
     def _rows_of(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of these segments, in no order, their ids in them."""

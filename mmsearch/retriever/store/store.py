@@ -2,7 +2,8 @@
 
     index.json     what the folder is: schema version, space, who made it, where its data lie
     tables/        LanceDB: documents (the manifest) and segments
-    media/         thumbnails, one Arrow file a commit
+    media/         thumbnails, one Arrow file a batch of documents
+    tags/          manifests of earlier states that were given a name
     write.lock     held by the one process that is writing
     generation-N/  tables/ and media/ once the index was made anew (see `generations`)
 
@@ -39,6 +40,7 @@ from mmsearch.retriever.store.rows import Row, StoredSegment
 from mmsearch.retriever.store.snapshot import Snapshot, take_snapshot
 from mmsearch.retriever.store.tables import FOLDER as TABLES_FOLDER
 from mmsearch.retriever.store.tables import Table, create_tables, open_tables
+from mmsearch.retriever.store.tags import Tag, Tags
 from mmsearch.retriever.store.writer import Writer, new_commit_id
 from mmsearch.values import Document, Kind, Space, Status, View
 
@@ -53,6 +55,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "StoredSegment",
+    "Tag",
     "Writer",
     "new_commit_id",
 ]
@@ -194,8 +197,16 @@ class Store:
             remove_unnamed(self.path, now.header)
             writer = Writer(self.home, self.space, now.documents, now.segments, now.media)
             writer.sweep()
-            yield writer
-            writer.drop_superseded()
+            is_done = False
+            try:
+                yield writer
+                is_done = True
+            finally:  # before the lock is free again
+                writer.close(is_done=is_done)
+
+    def tags(self) -> list[Tag]:
+        """Return the states that were given a name, oldest first."""
+        return Tags(self.path / self._current().header.data).all()
 
     # ------------------------------------------------------------ reading
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmsearch.errors import BadFilter, StoreDamaged, StoreError
 from mmsearch.retriever.store.durable import NewFiles
@@ -37,6 +37,8 @@ KEEP_VERSIONS = timedelta(minutes=30)
 BATCH_ROWS = 4_096
 
 
+# What Lance keeps in a table's folder; a version is there when all of its files are.
+_FOLDERS = ("data", "_deletions", "_indices", "_transactions", "_versions")
 ROW_ID = "_rowid"  # where a row lies; true of one version of a table
 
 
@@ -53,6 +55,14 @@ class Index(NamedTuple):
     kind: str
     num_parts: int
     has_positions: bool
+
+
+class Files(NamedTuple):
+    """Of what files a table is; small rows are those outside its large files, about."""
+
+    num_files: int
+    num_rows: int
+    num_small_rows: int
 
 
 class Table:
@@ -183,7 +193,30 @@ class Table:
                 for index in self._inner.list_indices()
             ]
 
+    def files(self) -> Files:
+        """Return how many files its rows are in."""
+        with self._reading():
+            stats: Any = self._inner.stats()  # a dict, whatever its annotation says
+        files = stats["fragment_stats"]
+        num_rows, lengths = stats["num_rows"], files["lengths"]
+        num_files, num_small = files["num_fragments"], files["num_small_fragments"]
+        if num_files - num_small > 1:  # several large ones: what most of the others hold
+            small_rows = num_small * lengths["p50"] if 2 * num_small > num_files else 0
+        else:
+            small_rows = num_rows - lengths["max"] if num_files else 0
+        return Files(num_files, num_rows, max(0, small_rows))
+
+    def num_uncovered(self) -> int:
+        """Return how many rows its indexes do not cover, of the one that covers least."""
+        with self._reading():
+            stats = (self._inner.index_stats(one.name) for one in self._inner.list_indices())
+            return max((one.num_unindexed_rows for one in stats if one), default=0)
+
     # ------------------------------------------------------------ writing, one writer at a time
+
+    def beside(self) -> "Table":
+        """Return the table once more, for another thread that writes to it."""
+        return Table(self._folder, self.name, _connect(self._folder).open_table(self.name))
 
     def add(self, rows: "pa.Table") -> None:
         """Add rows, durably."""
@@ -214,11 +247,17 @@ class Table:
                     raise raised[0] from None
                 raise
 
-    def put(self, key: str, rows: "pa.Table") -> None:
-        """Replace the rows of the same ``key`` and add the others, at once and durably."""
+    def put(self, key: str, rows: "pa.Table", *, alone: bool = False) -> None:
+        """Replace the rows of the same ``key`` and add the others, at once and durably.
+
+        alone: and remove all that are not among ``rows``
+        """
         with self._writing():
             merge = self._inner.merge_insert(key).when_matched_update_all()
-            merge.when_not_matched_insert_all().execute(rows)
+            merge = merge.when_not_matched_insert_all()
+            if alone:
+                merge = merge.when_not_matched_by_source_delete()
+            merge.execute(rows)
 
     def delete(self, where: str) -> None:
         """Remove the rows that fit, durably."""
@@ -240,10 +279,14 @@ class Table:
         with self._writing():
             self._inner.drop_index(name)
 
-    def tidy(self) -> None:
-        """Merge small files, bring indexes up to date, drop versions nobody can be reading."""
+    def tidy(self, *, is_alone: bool = False) -> None:
+        """Merge small files, bring indexes up to date, drop versions nobody can be reading.
+
+        is_alone: nobody else is writing, so files that no version names are of a killed
+                  writer and go too
+        """
         with self._writing():
-            self._inner.optimize(cleanup_older_than=KEEP_VERSIONS)
+            self._inner.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=is_alone)
 
     # ------------------------------------------------------------ errors
 
@@ -265,9 +308,7 @@ class Table:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         if self._new_files is None:
-            self._new_files = NewFiles(
-                self.path / name for name in ("data", "_deletions", "_transactions", "_versions")
-            )
+            self._new_files = NewFiles(self.path / name for name in _FOLDERS)
         try:
             yield
             self._new_files.flush()

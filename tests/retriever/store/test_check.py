@@ -51,14 +51,18 @@ def crooked_vector(store: Store) -> None:
     segments.add(rows)
 
 
+def pack_of(store: Store, path: str) -> Path:
+    [document] = store.documents(path)
+    pack = store.snapshot().manifest.pack(document.commit_id)
+    return next(store.path.glob(f"media/*/{pack}.arrow"))
+
+
 def lost_thumbnails(store: Store) -> None:
-    [document] = store.documents("/a.pdf")
-    next(store.path.glob(f"media/*/{document.commit_id}.arrow")).unlink()
+    pack_of(store, "/a.pdf").unlink()
 
 
 def torn_thumbnails(store: Store) -> None:
-    [document] = store.documents("/a.pdf")
-    path = next(store.path.glob(f"media/*/{document.commit_id}.arrow"))
+    path = pack_of(store, "/a.pdf")
     path.write_bytes(path.read_bytes()[:100])
 
 

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -73,7 +75,7 @@ def test_a_new_version_replaces_the_old_one_and_its_thumbnails(store: Store) -> 
     assert contents(store) == {"/a.pdf": ["new one"], "/b.pdf": ["other"]}
     assert num_rows(store) == 2, "superseded rows are gone when the writer is done"
     assert len(media_files(store)) == 2
-    assert new.commit_id in media_files(store)
+    assert store.snapshot().manifest.pack(new.commit_id) in media_files(store)
 
 
 def test_a_batch_replaces_and_adds_at_once(store: Store) -> None:
@@ -84,6 +86,8 @@ def test_a_batch_replaces_and_adds_at_once(store: Store) -> None:
         writer.commit_all(batch)
 
         assert store.snapshot().version == versions + 1
+        packs = {store.snapshot().manifest.pack(d.commit_id) for d in store.documents()}
+        assert len(packs) == 1, "a batch has one file of thumbnails"
     assert contents(store) == {p: [f"new {p}"] for p in ("/a.pdf", "/b.pdf", "/c.pdf")}
 
 
@@ -142,15 +146,100 @@ def test_refresh_changes_no_answer(store: Store) -> None:
         assert len(again) == 10
 
 
-def test_a_long_run_merges_its_small_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def num_files(store: Store) -> int:
+    segments = lancedb.connect(store.path / "tables").open_table("segments")
+    stats: Any = segments.stats()  # a dict, whatever its annotation says
+    return stats["fragment_stats"]["num_fragments"]
+
+
+def test_a_long_run_merges_its_small_files_while_it_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
     with store.writing() as writer:
-        for number in range(8):
+        for number in range(20):
             put(writer, f"/{number}.pdf", ["text"])
-        segments = lancedb.connect(store.path / "tables").open_table("segments")
-        stats: Any = segments.stats()  # a dict, whatever its annotation says
-        assert stats["fragment_stats"]["num_fragments"] <= 2
-    assert len(contents(store)) == 8
+    assert num_files(store) <= 20 - 3, "four at least were merged before the writer was done"
+    assert len(contents(store)) == 20
+
+    with store.writing() as writer:
+        writer.refresh()
+    assert num_files(store) == 1
+    assert len(contents(store)) == 20
+
+
+def test_rows_replaced_while_files_are_merged_are_dropped_after_that(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
+    tidy, may_go_on = Table.tidy, threading.Event()
+
+    def held_up(self: Table, *, is_alone: bool = False) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert may_go_on.wait(60)
+        tidy(self, is_alone=is_alone)
+
+    monkeypatch.setattr(Table, "tidy", held_up)
+    with store.writing() as writer:
+        for number in range(4):
+            put(writer, f"/{number}.pdf", ["text"])
+        writer.remove(["/0.pdf"])
+        put(writer, "/1.pdf", ["replaced"])
+        assert num_rows(store) == 5, "nothing was dropped"
+        may_go_on.set()
+
+    assert contents(store) == {"/1.pdf": ["replaced"], "/2.pdf": ["text"], "/3.pdf": ["text"]}
+    assert num_rows(store) == 3
+
+
+@pytest.mark.parametrize("raised", [StoreError("no space left"), ZeroDivisionError("of ours")])
+def test_what_goes_wrong_beside_a_run_ends_the_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
+
+    def refused(self: Table, *, is_alone: bool = False) -> None:
+        if self.name == "segments":
+            raise raised
+
+    monkeypatch.setattr(Table, "tidy", refused)
+
+    def run() -> None:
+        with store.writing() as writer:
+            for number in range(5):
+                put(writer, f"/{number}.pdf", ["text"])
+
+    with pytest.raises(StoreError, match=str(raised)):
+        run()
+    monkeypatch.undo()
+    with store.writing() as writer:
+        put(writer, "/9.pdf", ["text"])
+    assert len(contents(store)) in (5, 6)
+
+
+def test_an_interrupted_run_leaves_nothing_at_work(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
+    tidy, ended = Table.tidy, []
+
+    def slow(self: Table, *, is_alone: bool = False) -> None:
+        time.sleep(0.1)
+        tidy(self, is_alone=is_alone)
+        ended.append(self.name)
+
+    monkeypatch.setattr(Table, "tidy", slow)
+
+    def run() -> None:
+        with store.writing() as writer:
+            for number in range(4):
+                put(writer, f"/{number}.pdf", ["text"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert ended == ["documents", "segments"], "before the next writer may begin"
+    assert len(contents(store)) == 4
 
 
 def test_a_long_run_of_replacements_does_not_pile_up_old_rows(
@@ -251,7 +340,8 @@ def test_cut_off_at_any_write_to_the_disk_a_batch_is_there_whole_or_not_at_all(
             pass
         assert contents(again) == expected
         assert num_rows(again) == sum(map(len, expected.values())), "what was left is swept"
-        assert len(media_files(again)) == len(expected)
+        packs = {again.snapshot().manifest.pack(d.commit_id) for d in again.documents()}
+        assert set(media_files(again)) == packs
         assert again.check() == []
     assert outcomes == sorted(outcomes, key=["old", "new", "finished"].index), outcomes
     assert {"old", "new"} < set(outcomes), "the manifest row alone decides"
@@ -281,16 +371,16 @@ def test_a_thumbnail_is_found_although_its_document_is_replaced_just_now(
 ) -> None:
     with store.writing() as writer:
         put(writer, "/a.pdf", ["old"])
-    reader, read, waiting = Store.open(store.path), Media.read, ["new"]
+    reader, read, waiting = Store.open(store.path), Media.thumbnail, ["new"]
 
-    def replaced_just_now(self: Media, commit_id: str) -> dict[str, bytes]:
+    def replaced_just_now(self: Media, pack: str, segment_id: str) -> bytes:
         if waiting:  # the row has been read by now
             texts = [waiting.pop()]
             with store.writing() as writer:
                 put(writer, "/a.pdf", texts)
-        return read(self, commit_id)
+        return read(self, pack, segment_id)
 
-    monkeypatch.setattr(Media, "read", replaced_just_now)
+    monkeypatch.setattr(Media, "thumbnail", replaced_just_now)
 
     shown = reader.thumbnail(segment_id("/a.pdf", Locator(page=1)))
 
