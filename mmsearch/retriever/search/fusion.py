@@ -103,8 +103,8 @@ def _score(candidate: Candidate, asked: frozenset[Signal], *, has_pixels: bool) 
     weights = _weights(candidate, asked, has_pixels=has_pixels)
     # Lists that do not apply (a photograph found by its file name) may help, never hurt:
     # the strongest first, and only while one stands above the mean so far.
-    others = sorted((s for s in evidence if s not in weights), key=lambda s: (-evidence[s], s))
-    for signal in others:
+    others = [signal for signal in evidence if signal not in weights]
+    for signal in sorted(others, key=lambda s: (-evidence[s], s)) if others else ():
         if not weights or evidence[signal] > _mean(evidence, weights):
             weights[signal] = 1.0
     total = sum(weights.values())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmsearch.retriever.seams import Calibration, Neighbour, VectorIndex
 from mmsearch.retriever.search.backends import Backends
@@ -34,6 +34,9 @@ from mmsearch.retriever.store.snapshot import Outline
 from mmsearch.retriever.store.store import Snapshot, Store, StoredSegment
 from mmsearch.retriever.store.words import Words, asked_words
 from mmsearch.values import Hit, View
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
 
 # How deep each list is asked: what one list has at rank 200 the others may have at 1. The
 # same for every k in common use, so that asking for more hits does not change their scores.
@@ -75,9 +78,7 @@ class Searcher:
         depth = max(MIN_DEPTH, DEPTH_PER_HIT * k)
         while True:
             lists = self._lists(snapshot, question, words, depth)
-            ids = sorted({found.segment_id for found in chain(*lists.values())})
-            outlines = snapshot.outlines(ids)
-            candidates = self._candidates(snapshot, question, words, lists, outlines)
+            candidates = self._candidates(snapshot, question, lists)
             fused = fuse(candidates, asked=frozenset(lists), has_pixels=question.has_pixels)
             best = [one for one in fused if one.score >= max(question.min_score, _NOTHING)]
             if not group and not collapse:
@@ -90,7 +91,7 @@ class Searcher:
                 by_id = {segment.segment_id: segment for segment in segments}
                 placed = best_of_alike(placed, by_id, k=k)
             # One long document may have filled every list by itself: then look deeper.
-            exhausted = all(len(found) < depth for found in lists.values())
+            exhausted = all(len(one.places) < depth for one in lists.values())
             if len(placed) >= k or exhausted:
                 return _hits(snapshot, [one.fused for one in placed[:k]])
             depth *= 4
@@ -117,48 +118,46 @@ class Searcher:
 
     def _lists(
         self, snapshot: Snapshot, question: Question, words: Words, depth: int
-    ) -> dict[Signal, list[Neighbour]]:
+    ) -> "dict[Signal, _List]":
         """Return the lists that the question asks for."""
         where = excluding(
             question.where, paths=question.exclude_paths, segments=question.exclude_segments
         )
         near: VectorIndex = snapshot if self._backends is None else self._backends.of(snapshot)
-        asked: dict[Signal, Callable[[], list[Neighbour]]] = {}
+
+        def by_vector(view: View, vector: "Vectors", side: View) -> _List:
+            found = near.nearest(view, vector, k=depth, where=where)
+            return _listed(snapshot, found, [self._confidence(c, side, view) for _, c in found])
+
+        def by_words() -> _List:
+            found = snapshot.matching(question.words, k=depth, where=where)
+            texts = snapshot.texts([one.segment_id for one in found])
+            held = words.held_by([texts[one.segment_id] for one in found])
+            return _listed(snapshot, found, [word_share(words.terms, some) for some in held])
+
+        asked: dict[Signal, Callable[[], _List]] = {}
         if question.visual is not None:
             asked[Signal.VISUAL] = partial(
-                near.nearest, View.VISUAL, question.visual, k=depth, where=where
+                by_vector, View.VISUAL, question.visual, question.visual_side
             )
         if question.text is not None:
-            asked[Signal.TEXT] = partial(
-                near.nearest, View.TEXT, question.text, k=depth, where=where
-            )
+            asked[Signal.TEXT] = partial(by_vector, View.TEXT, question.text, question.text_side)
         if words.terms:
-            asked[Signal.WORDS] = partial(snapshot.matching, question.words, k=depth, where=where)
+            asked[Signal.WORDS] = by_words
         if len(asked) < 2:
             return {signal: ask() for signal, ask in asked.items()}
         answers = {signal: _threads().submit(ask) for signal, ask in asked.items()}
         return {signal: answer.result() for signal, answer in answers.items()}
 
     def _candidates(
-        self,
-        snapshot: Snapshot,
-        question: Question,
-        words: Words,
-        lists: Mapping[Signal, Sequence[Neighbour]],
-        outlines: Mapping[str, Outline],
+        self, snapshot: Snapshot, question: Question, lists: "Mapping[Signal, _List]"
     ) -> list[Candidate]:
-        texts = snapshot.texts([found.segment_id for found in lists.get(Signal.WORDS, ())])
-        asked = words.terms
-        places: dict[str, dict[Signal, Place]] = {segment_id: {} for segment_id in outlines}
-        for signal, found in lists.items():
-            for rank, (segment_id, cosine) in enumerate(found, start=1):
-                if signal is Signal.WORDS:
-                    sure = word_share(asked, words.held_by(texts[segment_id]))
-                elif signal is Signal.VISUAL:
-                    sure = self._confidence(cosine, question.visual_side, View.VISUAL)
-                else:
-                    sure = self._confidence(cosine, question.text_side, View.TEXT)
-                places[segment_id][signal] = Place(rank, sure)
+        places: dict[str, dict[Signal, Place]] = {}
+        outlines: dict[str, Outline] = {}
+        for signal, listed in lists.items():
+            outlines.update(listed.outlines)
+            for segment_id, place in listed.places.items():
+                places.setdefault(segment_id, {})[signal] = place
         doubts = self._doubts(snapshot, question, list(outlines))
         return [
             Candidate(
@@ -168,7 +167,7 @@ class Searcher:
                 places=places[segment_id],
                 doubt=doubts.get(segment_id, 0.0),
             )
-            for segment_id, outline in outlines.items()
+            for segment_id, outline in sorted(outlines.items())
         ]
 
     def _doubts(
@@ -189,6 +188,21 @@ class Searcher:
 
     def _confidence(self, cosine: float, asked: View, kept: View) -> float:
         return confidence(cosine, self._calibration.get((asked, kept), UNCALIBRATED))
+
+
+class _List(NamedTuple):
+    """What one list has: where, and what of these segments ranks them."""
+
+    places: Mapping[str, Place]
+    outlines: Mapping[str, Outline]
+
+
+def _listed(snapshot: Snapshot, found: Sequence[Neighbour], confidences: Sequence[float]) -> _List:
+    places = {
+        one.segment_id: Place(rank, sure)
+        for rank, (one, sure) in enumerate(zip(found, confidences, strict=True), start=1)
+    }
+    return _List(places, snapshot.outlines(list(places)))
 
 
 @functools.cache

@@ -39,7 +39,7 @@ CELLS, CELLS_SHARE = 64, 1 / 8
 # Candidates that are compared again. With a filter the nearest that fits may be far away,
 # where one bit a dimension tells little apart: recall@10 of 54,000 rows of one cluster
 # asked from another one is .963 with 220 candidates and .997 with 600 (of a million).
-CANDIDATES, CANDIDATES_FILTERED = 300, 600
+CANDIDATES, CANDIDATES_FILTERED = 300, 450
 LEAST_REFINE = 2
 # Fewer dimensions are fewer bits, and more candidates are needed.
 FULL_DIM = 384
