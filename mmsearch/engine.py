@@ -69,6 +69,7 @@ class IndexStatus:
     bytes:        size on disk
     backend:      what looks for near vectors, as `Engine.open` was told; never "auto"
     vector_index: for each view, what it looks into: "every row", or the name of an index
+    tags:         names of states that are kept
     """
 
     path: str
@@ -80,6 +81,7 @@ class IndexStatus:
     bytes: int
     backend: Backend
     vector_index: dict[str, str]
+    tags: tuple[str, ...]
     failed: tuple[Document, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class IndexStatus:
             "bytes": self.bytes,
             "backend": str(self.backend),
             "vector_index": self.vector_index,
+            "tags": list(self.tags),
             "failed": [{"path": one.path, "reason": one.error} for one in self.failed],
         }
 
@@ -594,6 +597,7 @@ class Engine:
             bytes=counts.num_bytes,
             backend=backend,
             vector_index=looked_into,
+            tags=tuple(tag.name for tag in self._store.tags()),
             failed=tuple(one for one in documents if one.status is Status.FAILED),
         )
 

@@ -38,6 +38,7 @@ def status(db: Database = DEFAULT_DATABASE, as_json: AsJson = None) -> None:
             "schema": found.schema,
             "looks into": f"{found.backend}: "
             + ", ".join(f"{what} ({view})" for view, what in found.vector_index.items()),
+            "tags": ", ".join(found.tags) or "none",
             "failed": len(found.failed),
         }
     )

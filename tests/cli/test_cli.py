@@ -489,7 +489,13 @@ def test_status_says_what_the_index_holds(home: Path, run: Run) -> None:
 
 
 def test_status_says_how_the_index_answers(home: Path, run: Run) -> None:
+    with Engine.open()._store.writing() as writer:
+        writer.tag("before-the-move")
+
     found = run("status").json
+
+    assert found["tags"] == ["before-the-move"]
+    assert "before-the-move" in run("status", "--no-json").out
 
     assert found["schema"] == 2
     assert found["awaits_ocr"] == 0
