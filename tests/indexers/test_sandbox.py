@@ -248,6 +248,19 @@ def test_a_worker_whose_segments_nobody_takes_waits(box: Sandbox, tmp_path: Path
     assert pages == list(range(2, 41))
 
 
+def test_pixels_that_nobody_takes_yet_are_not_written_over(box: Sandbox, tmp_path: Path) -> None:
+    path = pdf(tmp_path / "a.pdf", *["words " * number for number in range(1, 21)])
+    reading = box.read([task(path)])
+    first = next(reading)[1]
+    time.sleep(0.5)  # it could have read them all by now
+
+    there = [first, *(one for _, one in reading if isinstance(one, Segment))]
+
+    for mine, theirs in zip(read(path, Kind.PDF, POLICY), there, strict=True):
+        assert isinstance(theirs, Segment)
+        assert np.array_equal(mine.pixels, theirs.pixels)  # type: ignore[arg-type]
+
+
 def test_an_abandoned_reading_leaves_nothing_behind(tmp_path: Path) -> None:
     path = pdf(tmp_path / "a.pdf", *["words"] * 20)
     gc.collect()

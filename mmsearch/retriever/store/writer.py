@@ -117,7 +117,8 @@ class Writer:
             row = known.get(path_text(document.path))
             if row is None or row["commit_id"] != document.commit_id:
                 raise ValueError(f"{document.path} is not in the index as {document.commit_id}")
-            touched.append(row | {"size": document.size, "mtime_ns": document.mtime_ns})
+            now = {"size": document.size, "mtime_ns": document.mtime_ns}
+            touched.append(row | now | {"awaits_ocr": document.awaits_ocr})
         if touched:
             self._put(_manifest_rows(touched), replaces=True)
 
