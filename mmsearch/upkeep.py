@@ -10,13 +10,14 @@ A second door beside `mmsearch.engine`: none of these needs a query. It knows no
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.errors import MMSearchError, NothingToIndex, StoreDamaged
+from mmsearch.errors import MissingExtra, MMSearchError, NothingToIndex, StoreDamaged, StoreError
 from mmsearch.retriever.models.description import ModelSettings
 from mmsearch.values import ReadPolicy, Space
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from mmsearch.retriever.seams import Embedder
     from mmsearch.retriever.store.dump import Dump
     from mmsearch.retriever.store.store import Store
+
+log = logging.getLogger(__name__)
 
 _AS_MADE = ModelSettings()
 _MAX_WORKERS = 8
@@ -41,11 +44,13 @@ class RebuildReport:
     run:     what was read and embedded; documents that an earlier, interrupted rebuild had
              done count as skipped. None where the index was of that space already
     missing: documents whose file is gone: the index does not know them any more
+    tags:    names of the states of the old space, which cannot be brought back any more
     """
 
     space: Space
     run: "IndexReport | None" = None
     missing: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 def rebuild(
@@ -73,7 +78,10 @@ def rebuild(
     """
     from mmsearch.indexers import pipeline
     from mmsearch.indexers.discover import files_of
+    from mmsearch.indexers.kept import KeptSegments
     from mmsearch.indexers.plan import make_plan
+    from mmsearch.indexers.rates import add_rates
+    from mmsearch.retriever.embedding.cores import num_cores
     from mmsearch.retriever.store.generations import take_over
     from mmsearch.retriever.store.store import Store
 
@@ -97,12 +105,28 @@ def rebuild(
                 policy=ReadPolicy(
                     ocr=ocr, max_pixels=chosen.space.max_pixels, max_frames=chosen.space.max_frames
                 ),
-                num_workers=num_workers or min(os.cpu_count() or 1, _MAX_WORKERS),
+                num_workers=num_workers or min(num_cores(), _MAX_WORKERS),
                 on_progress=on_progress,
+                kept=KeptSegments(new),
             )
+        with contextlib.suppress(OSError):  # nothing rests on it, and the run is done
+            add_rates(new.home, run.rates)
+        _accelerate_like(store, new)
+        tags = tuple(tag.name for tag in store.tags())
         take_over(store.path, replace(store.header, data=new.path.name, space=chosen.space))
     missing = tuple(path for path, source in files.items() if source is None)
-    return RebuildReport(space=chosen.space, run=run, missing=missing)
+    return RebuildReport(space=chosen.space, run=run, missing=missing, tags=tags)
+
+
+def _accelerate_like(old: "Store", new: "Store") -> None:
+    """Make a faiss file for ``new`` if ``old`` has one; it is a cache, and may be made later."""
+    from mmsearch.retriever.search import backends
+
+    if backends.exists(old.home):
+        try:
+            backends.build(new.snapshot(), new.home)
+        except (MissingExtra, StoreError) as error:
+            log.warning("the rebuilt index has no faiss file: %s", error)
 
 
 def _choose(
@@ -136,10 +160,11 @@ def _begun(store: "Store", space: Space) -> "Store":
     for folder in unfinished(store.path, store.header):
         try:
             begun = Store.open(folder)
-            if (begun.space.id, begun.header.schema_version) == (space.id, SCHEMA_VERSION):
+            is_ours = (begun.space.id, begun.header.schema_version) == (space.id, SCHEMA_VERSION)
+            if is_ours and not begun.check():
                 return begun
         except MMSearchError:
-            pass  # damaged: it is begun anew
+            pass  # damaged, as by a full disk: it is begun anew
         remove_generation(folder)
     return Store.create(store.path / next_generation(store.path, store.header), space)
 

@@ -103,6 +103,8 @@ def _say(report: "RebuildReport", db: Path) -> None:
             say(f"  {shown_path(path)}")
         if len(report.missing) > _SHOWN_MISSING:
             say(f"  and {len(report.missing) - _SHOWN_MISSING} more (--json names them all)")
+    if report.tags:
+        say(f"tags of the old space are gone with it: {', '.join(report.tags)}")
 
 
 def _as_dict(report: "RebuildReport") -> dict[str, Any]:
@@ -119,5 +121,6 @@ def _as_dict(report: "RebuildReport") -> dict[str, Any]:
         if run
         else [],
         "missing": list(report.missing),
+        "tags": list(report.tags),
         "seconds": {stage: round(spent, 3) for stage, spent in run.seconds.items()} if run else {},
     }

@@ -15,9 +15,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from mmsearch.retriever.store.durable import flush, write_file
 from mmsearch.retriever.store.header import NAME, SCHEMA_VERSION, Header, read_space, write_header
 from mmsearch.retriever.store.lock import WriteLock
 from mmsearch.retriever.store.media import Media
-from mmsearch.retriever.store.rows import documents_schema, segments_schema
+from mmsearch.retriever.store.rows import any_of, documents_schema, segments_schema
 from mmsearch.retriever.store.snapshot import Snapshot
 from mmsearch.retriever.store.tables import Table, create_tables
 from mmsearch.values import Space
@@ -120,8 +122,8 @@ def _write_files(
         if segments.num_rows >= ROWS_A_FILE:
             segments.end_file()
     thumbnails = _Files(folder, "thumbnails", _thumbnails_schema(), numbered=True)
-    for pack in sorted(_packs(documents)):
-        held = _thumbnails(media, pack)
+    for pack, owners in _packs(documents):
+        held = _thumbnails(snapshot.table, media, pack, owners)
         columns = [[pack] * len(held), list(held), list(held.values())]
         thumbnails.write(pa.record_batch(columns, thumbnails.schema))
         if thumbnails.num_bytes >= BYTES_A_FILE:
@@ -149,13 +151,29 @@ def _live_rows(snapshot: Snapshot, columns: list[str]) -> "Iterator[pa.RecordBat
             yield rows.select(columns)
 
 
-def _thumbnails(media: Media, pack: str) -> dict[str, bytes]:
+def _packs(documents: Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Give each pack and the documents that have thumbnails in it."""
+    rows = documents.rows(["pack", "commit_id", "num_thumbnails"]).to_pylist()
+    owners = sorted((row for row in rows if row["num_thumbnails"]), key=itemgetter("pack"))
+    for pack, some in groupby(owners, key=itemgetter("pack")):
+        yield pack, list(some)
+
+
+def _thumbnails(
+    segments: Table, media: Media, pack: str, owners: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """Return the thumbnails of a pack by segment, without those that no document has any more."""
     try:
-        return media.read(pack)
+        held = media.read(pack)
     except FileNotFoundError as error:
         lost = StoreError(f"a file of thumbnails ({pack}) is missing")
         lost.hint = "if it was being indexed, run it again; else mmsearch doctor"
         raise lost from error
+    if len(held) == sum(owner["num_thumbnails"] for owner in owners):
+        return held
+    ours = any_of("commit_id", (owner["commit_id"] for owner in owners))
+    counted = segments.rows(["segment_id"], ours)["segment_id"]
+    return {one: held[one] for one in counted.to_pylist() if one in held}
 
 
 def _thumbnails_schema() -> "pa.Schema":
@@ -163,12 +181,6 @@ def _thumbnails_schema() -> "pa.Schema":
 
     columns = {"pack": pa.string(), "segment_id": pa.string(), "bytes": pa.binary()}
     return pa.schema(list(columns.items()))
-
-
-def _packs(documents: Table) -> set[str]:
-    """Return the names of the files of thumbnails that a manifest needs."""
-    rows = documents.rows(["pack", "commit_id", "num_thumbnails"]).to_pylist()
-    return {row["pack"] or row["commit_id"] for row in rows if row["num_thumbnails"]}
 
 
 class _Files:

@@ -29,7 +29,7 @@ KEEP_UNFINISHED = timedelta(days=7)
 GENERATION = re.compile(r"generation-([0-9]{1,9})")
 # What lies in a data folder; of ".", where index.json and other generations lie too, no
 # more than this is ever removed.
-DATA_NAMES = (TABLES_FOLDER, MEDIA_FOLDER, "faiss", "rates.json")
+DATA_NAMES = (TABLES_FOLDER, MEDIA_FOLDER, "tags", "faiss", "rates.json")
 
 
 def next_generation(path: Path, header: Header) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from toy_store import SPACE, a_document, a_row, put, unit
+from toy_store import SPACE, a_document, a_row, pages, put, unit
 
 from mmsearch.errors import StoreDamaged, StoreError, StoreLocked, StoreNotFound
 from mmsearch.retriever.store.store import Store
@@ -28,9 +28,11 @@ def store(tmp_path: Path) -> Store:
     dice = np.random.default_rng(3)
     store = Store.create(tmp_path / "db", SPACE)
     with store.writing() as writer:
-        put(writer, "/a.pdf", ["old words"])
+        old, other = a_document("/a.pdf"), a_document("/naïve café.pdf")
+        writer.commit_all(  # one pack, of which a part is replaced
+            [(old, pages("/a.pdf", ["old words"])), (other, pages(other.path, ["museum"]))]
+        )
         put(writer, "/a.pdf", ["pump one", "pump two"])
-        put(writer, "/naïve café.pdf", ["museum"])
         rows = [
             a_row(
                 "/note.md",
@@ -119,6 +121,8 @@ def test_an_export_is_parquet_that_others_can_read(out: Path) -> None:
     ]
     assert segments.num_rows == 23, "what was replaced does not go out"
     assert set(segments["path"].to_pylist()) == {"/a.pdf", "/naïve café.pdf", "/note.md"}
+    thumbnails = pq.read_table(out / "thumbnails-00000.parquet")
+    assert b"old words" not in b"".join(thumbnails["bytes"].to_pylist())
     assert segments.schema.field("text_vector").type == pa.list_(pa.float16(), 4)
 
 
