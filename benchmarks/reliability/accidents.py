@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "benchmarks")) if path not in sys.path]
 
 from mmsearch import Engine  # noqa: E402
-from mmsearch.errors import MMSearchError, StoreLocked, StoreNotFound  # noqa: E402
+from mmsearch.errors import MMSearchError, StoreLocked  # noqa: E402
 from mmsearch.retriever.store.store import Store  # noqa: E402
 from reliability import deeds, report  # noqa: E402
 from reliability.forks import ChildFailed, Fork, preload, say_when  # noqa: E402
@@ -146,7 +146,7 @@ def disk_full(folder: Path, dice: random.Random, case: Case) -> None:
             case.wrong.append(f"{name} with {free} bytes: {error.text}")
         if error and error.is_ours and not error.hint:
             case.wrong.append(f"{name}: no remedy beside: {error.text}")
-        seen, problems = Fork(_look, db).result()
+        seen, problems = Fork(deeds.look_closely, db).result()
         if before or seen:
             allowed = (before or _NONE, after)
             case.wrong += [f"{name}, full: {one}" for one in differences(seen or _NONE, *allowed)]
@@ -172,7 +172,7 @@ def read_only(folder: Path, dice: random.Random, case: Case) -> None:
                 case.seen[f"{name}: {_told(error)}"] += 1
                 if not error or not error.is_ours or not error.hint:
                     case.wrong.append(f"{name}: {error.text if error else 'was not refused'}")
-        seen, problems = Fork(_look, db).result()
+        seen, problems = Fork(deeds.look_closely, db).result()
         case.wrong += problems
         _hold(case, "read-only", seen, before)
         found = Fork(_query, db).result()
@@ -203,7 +203,7 @@ def clock_backwards(folder: Path, dice: random.Random, case: Case) -> None:
             return
         if abs(json.loads(done.stdout)["clock"] - time.time() - shift_days * 86400) > 60:
             raise Skipped("the clock could not be shifted")
-        seen, problems = Fork(_look, db).result()
+        seen, problems = Fork(deeds.look_closely, db).result()
         _hold(case, f"clock at {shift_days} days", seen, _calm(folder, corpus))
         case.wrong += problems
 
@@ -219,7 +219,7 @@ def index_moved(folder: Path, dice: random.Random, case: Case) -> None:
     corpus.change(dice, 6)
     before = _indexed(db, corpus)
     db.rename(moved)
-    _hold(case, "moved", Fork(_look, moved).result()[0], before)
+    _hold(case, "moved", Fork(deeds.look_closely, moved).result()[0], before)
     read = Fork(_num_read, moved, corpus.folder).result()
     if read:
         case.wrong.append(f"{read} unchanged files were read again after the move")
@@ -234,7 +234,7 @@ def index_moved(folder: Path, dice: random.Random, case: Case) -> None:
     case.seen[_told(error)] += 1
     if error and not error.is_ours:
         case.wrong.append(f"moved during a run: {error.text}")
-    seen, problems = Fork(_look, moved).result()
+    seen, problems = Fork(deeds.look_closely, moved).result()
     case.wrong += [f"moved during a run: {one}" for one in differences(seen, before, after)]
     case.wrong += problems
     _hold(case, "at the new place", _indexed(moved, corpus), after)
@@ -304,7 +304,7 @@ def two_at_once(folder: Path, dice: random.Random, case: Case) -> None:
     if not killed and all(errors):
         case.wrong.append("none of several did it")
     if any(error is None for error in errors):
-        _hold(case, "several at once", Fork(_look, db).result()[0], after)
+        _hold(case, "several at once", Fork(deeds.look_closely, db).result()[0], after)
     _hold(case, "and again", _indexed(db, corpus), after)
     if before and dice.random() < 0.5:  # a lock file of a process that is no more
         (db / "write.lock").write_text('{"pid": 1, "host": "elsewhere", "since": "2001"}')
@@ -368,13 +368,6 @@ def _slowly_indexed(db: Path, docs: Path) -> None:
         engine.index([docs], ocr=False, num_workers=1, on_progress=tell)
     if not said:
         say_when()
-
-
-def _look(db: Path) -> tuple[Holdings | None, list[str]]:
-    try:
-        return deeds.look(db), deeds.problems(db)
-    except StoreNotFound:
-        return None, []
 
 
 def _query(db: Path) -> int:

@@ -1,11 +1,16 @@
 """What is done to an index while it may be killed, each in a process of its own.
 
+    index, optimize, collect_garbage, repair, tag, restore, rebuild     to the index of a life
+    migrate, import_                                                    to one made for it
+
 Each takes the folder of the index and that of the corpus; it can be done again when it was
-cut short, and ends in the state that one undisturbed would have ended in.
+cut short, and ends in the state that one undisturbed would have ended in. A deed that this
+tree does not know yet is not tried.
 """
 
-import inspect
+import shutil
 import sys
+import tarfile
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +18,17 @@ from types import ModuleType
 from typing import Any
 
 from mmsearch import Engine, upkeep
+from mmsearch.errors import StoreNotFound, StoreOutdated
 from mmsearch.indexers.pipeline import IndexReport
 from mmsearch.retriever.store.store import Store
 from reliability.holdings import Holdings, holdings
 from reliability.world import HashEmbedder
 
 Deed = Callable[[Path, Path], object]
+
+FIXTURE = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "index-schema-1.tar.xz"
+MODELS = ("hash", "other")  # an index is rebuilt from one to the other and back
+TAG = "kept"
 
 # So that a corpus of a dozen files lives through what one of a million does: many commits
 # a run, rows dropped and tables merged in between, and old versions that are really removed.
@@ -44,9 +54,14 @@ def hurry() -> list[str]:
     return found
 
 
-def index(db: Path, docs: Path) -> IndexReport:
+def model_of(db: Path) -> str:
+    """Return the name of the model an index was made with; the first one where there is none."""
+    return Store.open(db).space.model if Store.exists(db) else MODELS[0]
+
+
+def index(db: Path, docs: Path, *, model: str = "") -> IndexReport:
     """Bring an index up to date, and make it where there is none."""
-    with Engine.open(db, create=True, model=HashEmbedder()) as engine:
+    with Engine.open(db, create=True, model=HashEmbedder(model or model_of(db))) as engine:
         return engine.index([docs], ocr=False, num_workers=1)
 
 
@@ -66,9 +81,8 @@ def repair(db: Path, docs: Path) -> None:
 
 
 def tag(db: Path, docs: Path) -> None:
-    """Keep this state under a name; done before, it is done again."""
-    names = [one.name for one in Store.open(db).tags()]  # type: ignore[attr-defined]
-    if TAG in names:
+    """Keep this state under a name, in place of what the name kept before."""
+    if any(one.name == TAG for one in _upkeep("tags", db)):
         _upkeep("untag", db, TAG)
     _upkeep("tag", db, TAG)
 
@@ -78,32 +92,71 @@ def restore(db: Path, docs: Path) -> None:
     _upkeep("restore", db, TAG)
 
 
-TAG = "kept"
+def rebuild_to(model: str) -> Deed:
+    """Return the deed of filling an index anew through another model."""
+
+    def rebuild(db: Path, docs: Path) -> None:
+        upkeep.rebuild(db, model=HashEmbedder(model), ocr=False, num_workers=1)
+
+    return rebuild
 
 
-def rebuild(db: Path, docs: Path) -> None:
-    """Fill it anew through another model than it has."""
-    raise NotImplementedError
+def migrate(db: Path, docs: Path) -> None:
+    """Bring an index of an older schema up to date: its next writer does."""
+    with Store.open(db).writing():
+        pass
 
 
-def _upkeep(name: str, db: Path, *arguments: object) -> None:
-    getattr(upkeep, name)(db, *arguments)
+def import_(db: Path, docs: Path) -> None:
+    """Make an index of what was exported; one that is there has been imported whole."""
+    if not Store.exists(db):
+        upkeep.import_index(docs, db)
 
 
-# What of it there is in this tree; a deed that is not there yet is not tried.
+def prepare_migrate(db: Path, life_db: Path, aside: Path) -> Path:
+    """Make ``db`` an index of schema 1."""
+    shutil.rmtree(aside, ignore_errors=True)
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(aside, filter="data")
+    (aside / "db").rename(db)
+    return aside
+
+
+def prepare_import(db: Path, life_db: Path, aside: Path) -> Path:
+    """Export the index of the life to ``aside``, to be imported as ``db``."""
+    shutil.rmtree(aside, ignore_errors=True)
+    upkeep.export_index(life_db, aside)
+    return aside
+
+
 def available() -> dict[str, Deed]:
-    """Return the deeds that this tree knows, by name."""
-    here: dict[str, Deed] = {"index": index}
+    """Return what can be done to the index of a life, by name."""
+    deeds: dict[str, Deed] = {"index": index}
     for name, deed in (
         ("optimize", optimize),
         ("collect_garbage", collect_garbage),
         ("repair", repair),
         ("tag", tag),
         ("restore", restore),
+        ("rebuild", rebuild_to(MODELS[1])),
     ):
-        if inspect.isfunction(getattr(upkeep, name, None)):
-            here[name] = deed
-    return here
+        if hasattr(upkeep, name):
+            deeds[name] = deed
+    return deeds
+
+
+def apart() -> dict[str, tuple[Callable[[Path, Path, Path], Path], Deed]]:
+    """Return what makes an index of its own, by name: how it is prepared, and the deed."""
+    deeds: dict[str, tuple[Callable[[Path, Path, Path], Path], Deed]] = {}
+    if FIXTURE.exists():
+        deeds["migrate"] = prepare_migrate, migrate
+    if hasattr(upkeep, "import_index"):
+        deeds["import"] = prepare_import, import_
+    return deeds
+
+
+def _upkeep(name: str, db: Path, *arguments: object) -> Any:  # noqa: ANN401
+    return getattr(upkeep, name)(db, *arguments)
 
 
 def look(db: Path) -> Holdings:
@@ -111,6 +164,16 @@ def look(db: Path) -> Holdings:
     return holdings(db)
 
 
-def problems(db: Path) -> list[str]:
-    """Return what doctor finds."""
-    return [problem.sentence for problem in Store.open(db).check()]
+def look_if_there(db: Path) -> Holdings | None:
+    """Return what the index holds; None where there is none, or one of an older schema."""
+    try:
+        return holdings(db)
+    except (StoreNotFound, StoreOutdated):
+        return None
+
+
+def look_closely(db: Path) -> tuple[Holdings | None, list[str]]:
+    """Return what the index holds, and what doctor finds."""
+    seen = look_if_there(db)
+    check = getattr(upkeep, "check", None) or (lambda db: Store.open(db).check())
+    return seen, [problem.sentence for problem in check(db)] if seen else []

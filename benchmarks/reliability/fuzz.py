@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,14 @@ from reliability.world import HashEmbedder  # noqa: E402
 CORPUS = ROOT / "sample_corpus" / "files"
 A_FOLDER = 250
 # What ships: an hour a document, a minute a step, 3 GiB. A hang shall cost the trial seconds.
-LIMITS = {"document_timeout_s": 20.0, "step_timeout_s": 6.0, "max_memory_bytes": 2**30}
+LIMITS = ReadPolicy(
+    ocr=False,
+    max_pixels=64 * 64,
+    max_frames=4,
+    document_timeout_s=20.0,
+    step_timeout_s=6.0,
+    max_memory_bytes=2**30,
+)
 GRACE_S = 6.0  # the sandbox waits five seconds for a reader that does not end itself
 SAMPLE_EVERY_S = 0.02
 MIB = 2**20
@@ -81,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
         findings = fuzz(Path(scratch), asked.files, asked.seed, tell=True)
     told = summary(findings)
-    limits = {"limits": LIMITS}
+    limits = {"limits": asdict(LIMITS)}
     report.write(
         asked.out, here, began, {"seed": asked.seed, "files": asked.files, **limits, **told}
     )
@@ -131,9 +138,7 @@ def _index(db: Path, folder: Path, made: list[Mutant], watch: "_Watch", findings
     open_before = len(os.listdir("/proc/self/fd"))
     try:
         with Engine.open(db, create=True, model=HashEmbedder()) as engine:
-            engine._policy = lambda ocr: replace(  # type: ignore[method-assign]
-                ReadPolicy(ocr=ocr, max_pixels=64 * 64, max_frames=4), **LIMITS
-            )
+            engine._policy = lambda ocr: LIMITS  # type: ignore[method-assign]
             report = engine.index([folder], ocr=False, num_workers=1)
     except Exception as error:
         findings.wrong.append(f"{folder.name}: the run ended with {error!r}")
@@ -169,9 +174,9 @@ def _judge(mutant: Mutant, document: Document | None, watch: "_Watch", findings:
         findings.slowest[kind] = (read.seconds, name)
     if (read.peak_bytes, name) > findings.largest.get(kind, (0, "")):
         findings.largest[kind] = (read.peak_bytes, name)
-    if read.seconds > LIMITS["document_timeout_s"] + GRACE_S:
+    if read.seconds > LIMITS.document_timeout_s + GRACE_S:
         findings.wrong.append(f"{name} took {read.seconds:.1f} s")
-    if read.peak_bytes > watch.start_bytes + LIMITS["max_memory_bytes"]:
+    if read.peak_bytes > watch.start_bytes + LIMITS.max_memory_bytes:
         findings.wrong.append(f"{name} took {read.peak_bytes / MIB:.0f} MiB")
 
 

@@ -21,14 +21,13 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "benchmarks")) if path not in sys.path]
 
-from mmsearch.errors import StoreNotFound  # noqa: E402
 from reliability import deeds, faults, report  # noqa: E402
 from reliability.deeds import Deed  # noqa: E402
 from reliability.faults import Boundary  # noqa: E402
@@ -38,7 +37,6 @@ from reliability.world import Corpus  # noqa: E402
 
 WAYS = ("boundary", "inside", "moment")
 TRIALS_A_LIFE = 20
-AGAIN = 0.2  # of the trials kill the re-run too
 # Modules that write; half of the others' boundaries are one moment as far as the disk knows.
 WRITES = (
     "writer",
@@ -79,14 +77,15 @@ class Findings:
 class Knowledge:
     """What undisturbed runs have shown: which boundaries a deed crosses, and how long it takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, watches: int) -> None:
+        self._watches = watches
         self._boundaries: dict[str, Counter[tuple[str, bool]]] = defaultdict(Counter)
         self._runs: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
 
     def wants_more(self, deed: str) -> bool:
         """Say whether a deed should be watched once more before it is killed."""
-        return self._runs[deed] < 2
+        return self._runs[deed] < self._watches
 
     def learn(self, deed: str, crossed: Counter[tuple[str, bool]], seconds: float) -> None:
         """Take over what a run crossed."""
@@ -115,24 +114,53 @@ class Life:
         self.db = folder / "db"
         self.corpus = Corpus(folder / "docs", media=media)
         self.before: Holdings = NOTHING  # what is right now
-        self.tagged: Holdings | None = None
+        self.model = deeds.MODELS[0]
+        self.tagged: tuple[Holdings, str] | None = None
 
-    def undisturbed(self) -> Holdings:
+    def undisturbed(self, model: str) -> Holdings:
         """Index the corpus into a new folder and return what that holds."""
         calm = self.folder / "calm"
         shutil.rmtree(calm, ignore_errors=True)
-        return Fork(_index_and_look, calm, self.corpus.folder).result()
+        holdings: Holdings = Fork(_index_and_look, calm, self.corpus.folder, model).result()
+        return holdings
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is done to which index, and what must come of it.
+
+    between: the states a reader may see after a kill; with ``mixed`` each document may be
+             as in any of them, else all are as in one. Without any there may be no index
+    """
+
+    kind: str
+    deed: Deed
+    db: Path
+    docs: Path
+    between: tuple[Holdings, ...]
+    after: Holdings
+    mixed: bool = False
 
 
 def main() -> None:
     """Kill as often as asked, print what came of it, write it down."""
     parser = report.parser(__doc__ or "", "kill")
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=2, help="At most so many kills a trial.")
+    parser.add_argument("--enough", type=int, help="Stop after so many kills.")
     parser.add_argument("--only", type=int, help="Run the life of this trial, up to it, alone.")
     asked = parser.parse_args()
     here, began = report.machine(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
-        findings = trials(Path(scratch), asked.trials, asked.seed, only=asked.only, tell=print)
+        findings = trials(
+            Path(scratch),
+            asked.trials,
+            asked.seed,
+            only=asked.only,
+            kills=asked.kills,
+            enough=asked.enough,
+            tell=print,
+        )
     told = summary(findings)
     report.write(asked.out, here, began, {"seed": asked.seed, **told})
     print(show(told, time.monotonic() - began))
@@ -145,11 +173,13 @@ def trials(
     seed: int,
     *,
     only: int | None = None,
+    kills: int = 2,
+    enough: int | None = None,
     tell: Callable[..., None] | None = None,
 ) -> Findings:
     """Run them, life after life, and return what was found."""
     preload()
-    findings, knowledge = Findings(), Knowledge()
+    findings, knowledge = Findings(), Knowledge(2 if num_trials >= 100 else 1)
     first = 0 if only is None else only // TRIALS_A_LIFE
     last = num_trials if only is None else only + 1
     for number in range(first * TRIALS_A_LIFE, last, TRIALS_A_LIFE):
@@ -160,7 +190,7 @@ def trials(
             dice = random.Random(f"{seed}/{trial}")
             known = len(findings.wrong)
             try:
-                one_trial(life, trial, dice, findings, knowledge)
+                one_trial(life, trial, dice, findings, knowledge, kills)
             except ChildFailed as error:
                 findings.wrong.append(f"trial {trial}: {error}")
             if tell and len(findings.wrong) > known:
@@ -169,21 +199,31 @@ def trials(
                 tell(f"{trial + 1} trials, {len(findings.wrong)} wrong", flush=True)
             if len(findings.wrong) > known:
                 break  # a life that went wrong is over: the next begins anew
+            if enough and findings.kills.total() >= enough:
+                break
         shutil.rmtree(folder, ignore_errors=True)
+        if enough and findings.kills.total() >= enough:
+            break
     return findings
 
 
 def one_trial(
-    life: Life, trial: int, dice: random.Random, findings: Findings, knowledge: Knowledge
+    life: Life,
+    trial: int,
+    dice: random.Random,
+    findings: Findings,
+    knowledge: Knowledge,
+    kills: int,
 ) -> None:
     """Change, kill, look, do again, look: what does not hold is added to the findings.
 
-    A run that ended before its kill is looked at too, and then it is tried again.
+    A run that ended before its kill is looked at too, and then it is tried again. After a
+    kill up to ``kills - 1`` re-runs are killed as well.
     """
     way = WAYS[trial % len(WAYS)]
     while True:
         known = len(findings.wrong)
-        killed = _round(life, f"trial {trial}", way, dice, findings, knowledge)
+        killed = _round(life, f"trial {trial}", way, dice, findings, knowledge, kills)
         if len(findings.wrong) > known:
             return
         if killed:
@@ -198,71 +238,108 @@ def _round(
     dice: random.Random,
     findings: Findings,
     knowledge: Knowledge,
+    kills: int,
 ) -> bool:
     """Return whether there was a kill."""
-    name = _choose(life, dice)
-    kind = name if life.before.documents else f"{name} from nothing"
-    deed = deeds.available()[name]
-    after = life.before
-    if name == "index":
-        life.corpus.change(dice, dice.randint(1, 5) if life.before.documents else 8)
-        after = life.undisturbed()
-    elif name == "restore":
-        assert life.tagged is not None
-        after = life.tagged
-    elif name == "tag":
-        life.tagged = life.before
-    where += f" ({kind})"
+    task = _task(life, dice)
+    where += f" ({task.kind})"
     killed = False
-    if knowledge.wants_more(kind):
-        knowledge.learn(kind, *Fork(_watched, deed, life.db, life.corpus.folder).result())
+    if knowledge.wants_more(task.kind):
+        knowledge.learn(task.kind, *Fork(_watched, task.deed, task.db, task.docs).result())
     else:
-        how = _kill(life, deed, kind, way, dice, findings, knowledge)
-        killed = bool(how)
-        where += f", {how or 'not killed'}"
-        _look_between(life, name, after, where, findings)
-        if killed and dice.random() < AGAIN:
-            where += f", then {_kill(life, deed, kind, 'moment', dice, findings, knowledge)}"
-        Fork(_done, deed, life.db, life.corpus.folder).result()
-    seen, problems = Fork(_look_closely, life.db).result()
-    wrong = differences(seen, after) + [f"doctor: {sentence}" for sentence in problems]
-    if seen.leftovers:
-        findings.leftovers[kind] += 1
+        for number in range(kills):
+            how = _kill(task, way, dice, findings, knowledge, again=number > 0)
+            where += f", {how or 'not killed'}"
+            killed = killed or bool(how)
+            _look_between(task, where, findings)
+            way = WAYS[(WAYS.index(way) + 1) % len(WAYS)]
+            if not how or dice.random() * kills < 1:
+                break
+        Fork(_done, task.deed, task.db, task.docs).result()
+    seen, problems = Fork(deeds.look_closely, task.db).result()
+    wrong = differences(seen or NOTHING, task.after)
+    wrong += [f"doctor: {sentence}" for sentence in problems]
+    if seen and seen.leftovers:
+        findings.leftovers[task.kind] += 1
     findings.wrong += [f"{where}: {one}" for one in wrong]
-    life.before = after
     return killed
 
 
-def _choose(life: Life, dice: random.Random) -> str:
-    """Index mostly; and what else may be done to an index that holds something."""
+def _task(life: Life, dice: random.Random) -> Task:
+    """Draw what to do: mostly to index; and what else may be done to what holds something."""
     others = [name for name in deeds.available() if name != "index"]
     if life.tagged is None:
         others = [name for name in others if name != "restore"]
-    if not life.before.documents or not others or dice.random() < 0.7:
-        return "index"
-    return dice.choice(others)
+    apart = list(deeds.apart())
+    draw = dice.random()
+    if not life.before.documents or draw < 0.65 or not (others or apart):
+        return _index(life, dice)
+    if not others or (apart and draw > 0.93):
+        return _apart(life, dice.choice(apart))
+    name, deed, before, after = dice.choice(others), None, life.before, life.before
+    if name == "rebuild":
+        life.model = deeds.MODELS[1 - deeds.MODELS.index(life.model)]
+        deed, after = deeds.rebuild_to(life.model), life.undisturbed(life.model)
+        life.tagged = None  # what an older generation kept is not the new one's
+    elif name == "tag":
+        life.tagged = before, life.model
+    elif name == "restore" and life.tagged is not None:
+        after, life.model = life.tagged
+    life.before = after
+    deed = deed or deeds.available()[name]
+    return Task(name, deed, life.db, life.corpus.folder, (before, after), after)
+
+
+def _index(life: Life, dice: random.Random) -> Task:
+    before = life.before
+    life.corpus.change(dice, dice.randint(1, 5) if before.documents else 8)
+    life.before = after = life.undisturbed(life.model)
+    kind = "index" if before.documents else "index from nothing"
+    between = (before, after) if before.documents else (after, NOTHING)
+    return Task(kind, deeds.index, life.db, life.corpus.folder, between, after, mixed=True)
+
+
+def _apart(life: Life, name: str) -> Task:
+    """Make an index of its own, beside that of the life."""
+    prepare, deed = deeds.apart()[name]
+    db = life.folder / "apart"
+    shutil.rmtree(db, ignore_errors=True)
+    docs = Fork(prepare, db, life.db, life.folder / "aside").result()
+    if name == "import":
+        return Task(name, deed, db, docs, (life.before,), life.before)
+    calm = life.folder / "calm-apart"
+    shutil.rmtree(calm, ignore_errors=True)
+    shutil.copytree(db, calm)
+    Fork(deed, calm, docs).result()
+    after = Fork(deeds.look, calm).result()
+    return Task(name, deed, db, docs, (after,), after)
 
 
 def _kill(
-    life: Life,
-    deed: Deed,
-    kind: str,
+    task: Task,
     way: str,
     dice: random.Random,
     findings: Findings,
     knowledge: Knowledge,
+    *,
+    again: bool,
 ) -> str:
-    """Do a deed and kill it; return how, or nothing where it ended before."""
+    """Do it and kill it; return how, or nothing where it ended before.
+
+    ``again``: there is less to do, so that it is killed earlier.
+    """
+    kind = task.kind
     if way == "moment":  # of the whole run, or of what follows its first commit
         boundary = Boundary(FIRST_COMMIT, True) if dice.random() < 0.5 else None
         delay_s = dice.uniform(0.0, knowledge.seconds[kind] / (2 if boundary else 1))
     else:
         boundary = knowledge.draw(kind, dice, writing=way == "inside")
+        boundary = replace(boundary, occurrence=1) if again else boundary
         delay_s = dice.uniform(0.0, INSIDE_S)
     how = f"{way} {boundary or ''}"
     if way != "boundary":
         how += f" + {delay_s * 1000:.1f} ms"
-    child = Fork(_until_killed, deed, life.db, life.corpus.folder, boundary, way)
+    child = Fork(_until_killed, task.deed, task.db, task.docs, boundary, way)
     if way != "boundary" and child.wait_for_word():
         time.sleep(delay_s)
         child.kill()
@@ -279,19 +356,20 @@ def _kill(
     return how
 
 
-def _look_between(life: Life, name: str, after: Holdings, where: str, findings: Findings) -> None:
+def _look_between(task: Task, where: str, findings: Findings) -> None:
     """Look as a reader does who comes between the kill and the re-run."""
-    seen = Fork(_look_if_there, life.db).result()
+    seen = Fork(deeds.look_if_there, task.db).result()
+    first, *_ = task.between
     if seen is None:
         findings.seen_between["no index yet"] += 1
-        if life.before.documents:
-            findings.wrong.append(f"{where}: the index is gone")
+        if len(task.between) > 1 and NOTHING not in task.between:
+            findings.wrong.append(f"{where}, a reader: the index is gone")
         return
-    wrong = differences(seen, life.before, after)
-    if name != "index" and differences(seen, life.before) and differences(seen, after):
-        wrong.append("a mixture of the state before and the state after")
-    state = "between" if differences(seen, after) and differences(seen, life.before) else "an end"
-    findings.seen_between[state] += 1
+    at_an_end = any(not differences(seen, state) for state in task.between)
+    wrong = differences(seen, *task.between) if task.mixed else []
+    if not task.mixed and not at_an_end:
+        wrong = [f"neither before nor after: {one}" for one in differences(seen, first)]
+    findings.seen_between["an end" if at_an_end else "between"] += 1
     findings.wrong += [f"{where}, a reader: {one}" for one in wrong]
 
 
@@ -303,9 +381,8 @@ def _done(deed: Deed, db: Path, docs: Path) -> None:
     deed(db, docs)
 
 
-def _index_and_look(db: Path, docs: Path) -> Holdings:
-    deeds.hurry()
-    deeds.index(db, docs)
+def _index_and_look(db: Path, docs: Path, model: str) -> Holdings:
+    deeds.index(db, docs, model=model)
     return deeds.look(db)
 
 
@@ -327,17 +404,6 @@ def _until_killed(deed: Deed, db: Path, docs: Path, boundary: Boundary | None, w
     else:
         faults.die_at(boundary, None if way == "boundary" else say_when)
     deed(db, docs)
-
-
-def _look_if_there(db: Path) -> Holdings | None:
-    try:
-        return deeds.look(db)
-    except StoreNotFound:
-        return None
-
-
-def _look_closely(db: Path) -> tuple[Holdings, list[str]]:
-    return deeds.look(db), deeds.problems(db)
 
 
 # ---------------------------------------------------------------- what is told

@@ -259,6 +259,7 @@ def _remuxed(content: bytes, form: str) -> bytes:
     import av
 
     out = io.BytesIO()
+    source: Any
     with av.open(io.BytesIO(content)) as source, av.open(out, "w", format=form) as target:
         theirs = source.streams.video[0]
         ours = target.add_stream_from_template(theirs)

@@ -137,7 +137,7 @@ def run(
     db = scratch / "db"
     writer = Fork(_write, db, shared, seconds, seed)
     if not writer.wait_for_word():
-        writer.result()
+        writer.result()  # raises what went wrong
     readers = [Fork(_read, db, shared, seconds, 1, seed + n) for n in range(num_processes)]
     if num_threads:
         readers.append(Fork(_read, db, shared, seconds, num_threads, seed + 100))
@@ -171,13 +171,13 @@ def _write(db: Path, shared: Shared, seconds: float, seed: int) -> Written:
     dice = random.Random(seed)
     written = Written()
     store = Store.create(db, HashEmbedder().space)
-    until = time.monotonic() + seconds
+    until = float("inf")  # the seconds count from when every group is there
     there: set[int] = set()
     with store.writing() as writer:
         memory_at = 0.0
         for step in range(1, MOST_STEPS):
             began = time.monotonic()
-            if began > until and step > 1:
+            if began > until:
                 break
             group = dice.randrange(NUM_GROUPS)
             what = dice.choices(("commit", "remove", "refresh", "optimize"), (100, 10, 2, 1))[0]
@@ -200,6 +200,7 @@ def _write(db: Path, shared: Shared, seconds: float, seed: int) -> Written:
             written.steps_s.append(time.monotonic() - began)
             written.did[what] += 1
             if step == NUM_GROUPS:
+                until = time.monotonic() + seconds
                 say_when()
             if step >= NUM_GROUPS:
                 time.sleep(dice.uniform(0.0, 2 * PAUSE_S))
