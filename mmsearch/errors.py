@@ -93,7 +93,7 @@ class BadFilter(BadInput):
 
     def __init__(self, where: str, reason: str) -> None:
         self.where = where
-        self.hint = 'columns: path, kind, page, start, end, num_words; e.g. "page <= 3"'
+        self.hint = 'columns: path, kind, page, start, end, num_words, modified; e.g. "page <= 3"'
         super().__init__(f"cannot filter by {where!r}: {reason}")
 
 

@@ -404,7 +404,7 @@ class Query:
     video:     path of a film, taken as a whole
     page:      ``"report.pdf#3"``
     negative:  words of what is not wanted
-    where:     SQL over path, kind, page, start, end, num_words
+    where:     SQL over path, kind, page, start, end, num_words, modified (times in UTC)
     kinds:     only these kinds
     path:      only documents whose path matches this glob
     min_score: only hits that score at least this, in [0, 1]

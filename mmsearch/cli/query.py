@@ -55,7 +55,9 @@ def query(
     where: Annotated[
         str | None,
         typer.Option(
-            help='SQL over path, kind, page, start, end, num_words: "page <= 3".', metavar="SQL"
+            help='SQL over path, kind, page, start, end, num_words, modified (UTC): "page <= 3", '
+            "\"modified >= '2026-01-31'\".",
+            metavar="SQL",
         ),
     ] = None,
     path: Annotated[

@@ -6,15 +6,18 @@ condition over the filter columns, and nothing else gets through.
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from mmsearch.errors import BadFilter
 from mmsearch.retriever.store.rows import any_of, quoted
 from mmsearch.values import Kind, Query
 
-COLUMNS = ("path", "kind", "page", "start", "end", "num_words")
+COLUMNS = ("path", "kind", "page", "start", "end", "num_words", "modified")
 KEYWORDS = frozenset(
     {"and", "or", "not", "in", "is", "null", "like", "ilike", "between", "true", "false"}
 )
+TIMES = ("modified",)  # columns whose text literals are times, in UTC
+TIME_WORDS = frozenset({"date", "timestamp"})  # may stand before such a literal
 FUNCTIONS = frozenset({"lower", "upper", "starts_with", "ends_with", "contains"})
 MAX_LENGTH = 4_000
 MAX_WORDS = 256  # a chain of 900 sums overflows the stack of the database, and ends the process
@@ -27,6 +30,8 @@ _TOKEN = re.compile(
       | (?P<operator><=|>=|<>|!=|[=<>+*(),-])""",
     re.VERBOSE,
 )
+_TIME_FOLLOWS = re.compile(rf"(?:<=|>=|<>|!=|[=<>])\s*(?:{'|'.join(TIMES)})\b", re.IGNORECASE)
+_YEAR_OR_MONTH = re.compile(r"[0-9]{4}(?:-[0-9]{2})?")
 
 
 def filter_sql(query: Query) -> str | None:
@@ -48,6 +53,9 @@ def filter_sql(query: Query) -> str | None:
 def checked(where: str) -> str:
     """Return ``where`` with its columns in lower case, if it is one condition.
 
+    What ``modified`` is compared with may be written ``'2026-01-31'``, ``'2026-01'``,
+    ``'2026-01-31 18:30'`` or as SQL has it, ``date '2026-01-31'``.
+
     Comments, several statements, subqueries, other columns and functions, and brackets
     that close what they did not open are a BadFilter.
     """
@@ -55,6 +63,7 @@ def checked(where: str) -> str:
         raise BadFilter(where[:40] + "...", f"it has more than {MAX_LENGTH} characters")
     words: list[str] = []
     position = depth = 0
+    column = ""  # the last one named
     while position < len(where):
         token = _TOKEN.match(where, position)
         if token is None:
@@ -62,8 +71,14 @@ def checked(where: str) -> str:
         position, text = token.end(), token.group()
         if token.lastgroup == "space":
             continue
+        rest = where[position:].lstrip()
         if token.lastgroup == "word":
-            text = _known_word(where, text, called=where[position:].lstrip().startswith("("))
+            if text.lower() in TIME_WORDS and rest.startswith("'"):
+                continue
+            text = _known_word(where, text, called=rest.startswith("("))
+            column = text if text in COLUMNS else column
+        if token.lastgroup == "string" and (column in TIMES or _TIME_FOLLOWS.match(rest)):
+            text = _time_literal(where, text)
         depth += {"(": 1, ")": -1}.get(text, 0)
         if depth < 0:
             raise BadFilter(where, "a bracket closes that was never opened")
@@ -109,6 +124,19 @@ def _known_word(where: str, word: str, *, called: bool) -> str:
     if called:
         raise BadFilter(where, f"no function {word!r}; there are {', '.join(sorted(FUNCTIONS))}")
     raise BadFilter(where, f"no column {word!r} (text goes in single quotes)")
+
+
+def _time_literal(where: str, text: str) -> str:
+    """Return SQL of a time in UTC, from a text literal that says one."""
+    said = text[1:-1]
+    whole = said + "-01-01"[(len(said) - 4) :] if _YEAR_OR_MONTH.fullmatch(said) else said
+    try:
+        time = datetime.fromisoformat(whole)
+    except ValueError:
+        raise BadFilter(where, f"{text} is no time such as '2026-01-31'") from None
+    if time.tzinfo is not None:
+        time = time.astimezone(UTC).replace(tzinfo=None)
+    return f"timestamp '{time.isoformat(sep=' ')}'"
 
 
 def _kinds_sql(kinds: Iterable[Kind | str]) -> str:

@@ -47,6 +47,30 @@ def test_columns_and_keywords_may_be_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
+    ("where", "meant"),
+    [
+        ("modified >= '2026-01-31'", "modified >= timestamp '2026-01-31 00:00:00'"),
+        ("modified >= date '2026-01-31'", "modified >= timestamp '2026-01-31 00:00:00'"),
+        ("Modified < '2026-02'", "modified < timestamp '2026-02-01 00:00:00'"),
+        ("modified < '2026'", "modified < timestamp '2026-01-01 00:00:00'"),
+        ("'2026-01-31 18:30' > modified", "timestamp '2026-01-31 18:30:00' > modified"),
+        (
+            "modified between '2025-12-31T23:00+01:00' and TIMESTAMP '2026-01-02' or path = '2026'",
+            "modified between timestamp '2025-12-31 22:00:00' and "
+            "timestamp '2026-01-02 00:00:00' or path = '2026'",
+        ),
+    ],
+)
+def test_times_are_written_as_people_write_them(where: str, meant: str) -> None:
+    assert checked(where) == meant
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    with pytest.raises(BadFilter, match="'yesterday' is no time such as '2026-01-31'"):
+        checked("modified > 'yesterday'")
+
+
+@pytest.mark.parametrize(
     ("where", "named"),
     [
         ("", "empty"),
@@ -73,7 +97,7 @@ def test_columns_and_keywords_may_be_in_any_case() -> None:
 def test_anything_else_is_refused_and_says_why(where: str, named: str) -> None:
     with pytest.raises(BadFilter, match=re.escape(named)) as refused:
         checked(where)
-    assert "columns: path, kind, page, start, end, num_words" in refused.value.hint
+    assert "columns: path, kind, page, start, end, num_words, modified" in refused.value.hint
 
 
 @given(st.text(alphabet="pathkind=<>()'\"; -/*,1\\\n", max_size=30))
