@@ -165,7 +165,7 @@ class Watch:
             for one in (root.path for root in roots) if self._linked else (path,):
                 self._pending.setdefault(one, now)
         if len(self._pending) > MOST_PATHS:
-            self._pending = {root.path: now for root in self._roots}
+            self._pending = {root.path: now for root in self._roots if root.is_there}
 
     def _look_at_roots(self, changed: Iterable[tuple[int, str]]) -> None:
         """Say which roots went or came back, and watch those that are there now."""
@@ -182,7 +182,9 @@ class Watch:
             elif before is None:
                 self._say(f"{root.path} is back")
         if is_other:
-            self._begin()  # what had been reported, and not heard yet, is lost with it
+            # What was reported and not heard yet is lost with this; what went with its whole
+            # root is to stay in the index: the disk may be back tomorrow.
+            self._begin()
             now = time.monotonic()
             self._pending = {root.path: now for root in self._roots if root.is_there}
 
@@ -196,10 +198,7 @@ class Watch:
         ]
         for path in ready:
             del self._pending[path]
-        # What is gone with its whole root stays in the index: the disk may be back tomorrow.
-        return [
-            path for path in ready if any(one.is_there and one.holds(path) for one in self._roots)
-        ]
+        return ready
 
 
 @dataclass(slots=True)
