@@ -72,6 +72,7 @@ class Writer:
         self._given_up: dict[str, None] = {}
         self._num_changes = 0
         self._beside = Beside()
+        self._merged_beside = False
 
     def commit(self, document: Document, rows: Sequence[Row]) -> None:
         """Keep a document and its segments, in place of any earlier version of its path."""
@@ -135,22 +136,21 @@ class Writer:
         """Make search fast for what a run added, and merge small files, where that pays."""
         self._beside.finish()
         self.drop_superseded()
-        for table in (self._segments, self._documents):
-            indexes.mend(table)
-            if is_worth_it(table, at_end=True):
-                table.tidy()
-        ann.refresh(self._segments)
-        self._num_changes = 0
+        self._merge(self._documents, now=is_worth_it(self._documents, at_end=True))
+        now = self._merged_beside or is_worth_it(self._segments, at_end=True)
+        self._merge(self._segments, now=now)
+        if now:  # no vector index is outgrown without that
+            ann.refresh(self._segments)
+        self._num_changes, self._merged_beside = 0, False
 
     def optimize(self) -> None:
         """Merge all small files, bring every index up to date, drop old versions."""
         self._beside.finish()
         self.drop_superseded()
-        for table in (self._segments, self._documents):
-            indexes.mend(table)
-            table.tidy()
+        for table in (self._documents, self._segments):
+            self._merge(table, now=True)
         ann.refresh(self._segments)
-        self._num_changes = 0
+        self._num_changes, self._merged_beside = 0, False
 
     def collect_garbage(self) -> int:
         """Free what nobody needs; return how many bytes that were.
@@ -423,16 +423,25 @@ class Writer:
         if self._num_changes < TIDY_AFTER or self._beside.is_running:
             return
         self._num_changes = 0
-        if is_worth_it(self._documents):
-            indexes.mend(self._documents)
-            self._documents.tidy()
+        self._merge(self._documents, now=is_worth_it(self._documents))
         if is_worth_it(self._segments):
-            self._beside.start(self._merge_segments)
+            table = self._segments.beside()
+            self._beside.start(lambda: self._merge(table, now=True, wholly=False))
+            self._merged_beside = True
 
-    def _merge_segments(self) -> None:
-        table = self._segments.beside()
+    @staticmethod
+    def _merge(table: Table, *, now: bool, wholly: bool = True) -> None:
+        """Mend the indexes of a table and, if it is to be ``now``, merge its small files.
+
+        wholly: Lance merges no file that an index covers with one that it does not; after
+                that both are covered, and a second time makes them one. A vector index is
+                trained on a file without removed rows in seconds, on one with in minutes
+        """
         indexes.mend(table)
-        table.tidy()
+        if now:
+            table.tidy()
+            if wholly and table.files().num_small_rows:
+                table.tidy()
 
 
 def _as_kept(document: Document, rows: Sequence[Row]) -> Document:
