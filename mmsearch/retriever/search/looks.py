@@ -66,11 +66,8 @@ class Appearance:
             return False
         if self.words is None or other.words is None:
             return True
-        fewest, most = sorted((len(self.words), len(other.words)))
-        if most < MIN_WORDS:
+        if max(len(self.words), len(other.words)) < MIN_WORDS:
             return True
-        if fewest < MIN_WORDS:
-            return False
         both = sorted(self.words | other.words)[:_SKETCH]
         shared = sum(one in self.words and one in other.words for one in both)
         return shared >= MIN_SHARED * len(both)
