@@ -6,6 +6,7 @@ A filter that leaves most rows is checked on candidates; one that leaves few, or
 again and again, is turned into a mask once. Both belong to one snapshot, which never changes.
 """
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -228,7 +229,7 @@ def _unit(vector: "Vectors", dim: int) -> "Vectors":
     asked = np.asarray(vector, dtype=np.float32)
     if asked.shape != (dim,):
         raise ValueError(f"a query vector is [{dim}], got {list(asked.shape)}")
-    length = float(np.linalg.norm(asked))
-    if not np.isfinite(length) or length == 0.0:
+    length = math.sqrt(float(asked @ asked))
+    if not math.isfinite(length) or length == 0.0:
         raise ValueError("a query vector has NaN, infinity or no length")
     return asked / np.float32(length)
