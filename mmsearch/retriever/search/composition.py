@@ -7,6 +7,7 @@ compared with words. The person's own words are what the full text is asked for;
 there are none, the words that stand in the media are.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from mmsearch.values import Item, Kind, Query, Segment, View
 
 # A query page has hundreds of words: beyond these full text gains nothing and costs time.
 MAX_WORDS = 64
+_SIGNS = re.compile(r'["“”„*]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,10 +59,15 @@ def compose(query: Query, media: Sequence[Segment]) -> Composition:
         visual=text if text and not shown else Item([*shown, *own]),
         visual_side=View.VISUAL if shown else View.TEXT,
         text=text,
-        words=" ".join(" ".join(own or read).split()[:MAX_WORDS]),
+        words=" ".join(" ".join(own or map(_plain, read)).split()[:MAX_WORDS]),
         negative=tuple(Item([printable(text)]) for text in query.negative if text.strip()),
         has_pixels=any(one.kind is not Kind.PDF or not one.text.strip() for one in media),
     )
+
+
+def _plain(text: str) -> str:
+    """Return the words of a page without the signs that mean something in a person's."""
+    return _SIGNS.sub(" ", text)
 
 
 def printable(text: str) -> str:
