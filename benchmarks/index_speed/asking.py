@@ -70,7 +70,9 @@ def ask_searcher(world: World, backend: str) -> dict[str, Any]:
 
         for number in range(WARM_UP):
             ask(number)
-        found[name] = _spread([_seconds(ask, number)[0] for number in range(WARM_UP, 60)])
+        found[name] = _spread(
+            [_seconds(ask, number)[0] for number in range(WARM_UP, min(60, len(words)))]
+        )
     found["rss_mb"] = rss_mb()
     return found
 
