@@ -342,7 +342,8 @@ def _rows(dump: Dump, folder: Path, name: str, schema: "pa.Schema") -> "Iterator
 
     for file in sorted(file for file in dump.files if file.startswith(name)):
         try:
-            with pq.ParquetFile(folder / file) as rows:
+            # With pre_buffer, bytes of the whole file would stay in memory.
+            with pq.ParquetFile(folder / file, pre_buffer=False) as rows:
                 found = rows.schema_arrow
                 if found.names != schema.names or found.types != schema.types:
                     raise _damaged(folder, f"{file} has other columns than this version's")
