@@ -30,6 +30,13 @@ def test_a_picture_without_words_is_compared_with_pixels_only() -> None:
     assert (asked.visual_side, asked.has_pixels) == (View.VISUAL, True)
 
 
+def test_quotes_mean_a_phrase_in_a_persons_words_and_nothing_in_a_page() -> None:
+    page = Segment(kind=Kind.PDF, pixels=PIXELS, text='He said "stop" 5* times')
+
+    assert compose(Query(page="a.pdf#1"), [page]).words == "He said stop 5 times"
+    assert compose(Query('the "heat pump"'), []).words == 'the "heat pump"'
+
+
 def test_a_picture_and_words_are_one_item() -> None:
     asked = compose(Query("at night", images=["q.png"]), [a_picture("EXIT")])
 

@@ -1,13 +1,18 @@
-"""Full text: English words in any form, and no characters that break it."""
+"""Full text: English words in any form, phrases, beginnings; no characters that break it."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lancedb import tokenize
+from lancedb.index import FTS
 from toy_store import SPACE, a_document, a_row
 
+from mmsearch.retriever.store import indexes
 from mmsearch.retriever.store.store import Store
+from mmsearch.retriever.store.tables import open_tables
+from mmsearch.retriever.store.words import ANALYZER, asked_words, terms
 from mmsearch.values import Kind, Locator, segment_id
 
 TEXTS = {
@@ -54,6 +59,101 @@ def names(store: Store, words: str, where: str | None = None) -> list[str]:
 )
 def test_words_are_found_in_any_form(store: Store, words: str, expected: str) -> None:
     assert names(store, words) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ('"pie chart"', ["pie"]),
+        ('"Pie Charts"', ["pie"]),  # in any form, as other words are
+        ('"chart pie"', []),
+        ('"chart of revenue"', ["pie"]),
+        ('"near the harbour" river', ["cafe"]),
+        ('river "near the harbour" "cafe"', ["cafe"]),
+        ('"pie chart" "the harbour"', []),
+        ('"sunset over Lisbon"', ["empty"]),
+        ("“pie chart” river", ["pie"]),
+        ('"of the" river', ["run"]),  # of stop words alone: no phrase
+        ('5" river', ["run"]),  # a quote that is never closed is a plain character
+    ],
+)
+def test_what_stands_in_quotes_has_to_be_there(
+    store: Store, words: str, expected: list[str]
+) -> None:
+    assert names(store, words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("reven*", ["pie"]),
+        ("HARB*", ["cafe"]),
+        ("caf*", ["cafe"]),
+        ("run* lisb*", ["empty", "run"]),
+        ("zeppel*", []),
+        ("rive* zeppel*", ["run"]),
+        ('harb* "pie chart"', ["pie"]),
+        ("r*", []),  # one letter says nothing
+        ("**river**", ["run"]),
+        ("2 * river", ["run"]),
+        ("*iver", []),
+    ],
+)
+def test_a_word_may_be_begun_and_left_open(store: Store, words: str, expected: list[str]) -> None:
+    assert sorted(names(store, words)) == expected
+
+
+def test_the_words_held_are_those_found() -> None:
+    asked = asked_words('the "heat pump" stations caf* zeppel*')
+
+    assert asked.phrases == ("heat pump",)
+    assert asked.terms == {"heat", "pump", "station", "caf*", "zeppel*"}
+    assert asked.held_by(["Cafés, and pumps at the station", "", "decaf"]) == [
+        {"pump", "station", "caf*"},
+        frozenset(),
+        frozenset(),
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet="abz0q'\u2019“_- é́अⒶ１½²,.\x00İßQ", max_size=40))
+def test_terms_are_those_of_the_tokenizer_however_they_are_read(text: str) -> None:
+    assert terms(text) == [token.text for token in tokenize(text, **ANALYZER)]
+
+
+def test_an_index_of_before_phrases_is_made_anew(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "db", SPACE)
+    with store.writing() as writer:
+        row = a_row("/a.txt", Locator(), kind=Kind.TEXT, text="a heat pump station")
+        writer.commit(a_document("/a.txt", kind=Kind.TEXT), [row])
+        table = open_tables(store.home, SPACE.dim)[1]
+        table.make_index("text", FTS(**ANALYZER))
+        assert indexes.missing(table) == ["text"]
+
+        writer.refresh()
+
+    assert indexes.missing(table) == []
+    assert len(store.matching('"heat pump"', k=3)) == 1
+
+
+def test_damaged_indexes_are_made_anew(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "db", SPACE)
+    with store.writing() as writer:
+        rows = [a_row("/a.txt", Locator(page=n + 1), text="one river") for n in range(20)]
+        writer.commit(a_document("/a.txt"), rows)
+    table = open_tables(store.home, SPACE.dim)[1]
+    indexes.make_missing(table, many_rows=10)
+    assert {index.column for index in table.indexes()} >= {"path", "commit_id", "modified", "kind"}
+    for file in (table.path / "_indices").rglob("*.*"):
+        file.write_bytes(file.read_bytes()[:20])
+    table = open_tables(store.home, SPACE.dim)[1]
+    broken = indexes.damaged(table)
+    assert {"path_idx", "commit_id_idx", "text_idx", "kind_idx"} <= set(broken)
+
+    indexes.mend(table, many_rows=10)
+
+    assert indexes.damaged(table) == []
+    assert len(store.matching("river", k=30, where="page <= 15 and kind = 'pdf'")) == 15
 
 
 def test_more_of_the_words_come_first(store: Store) -> None:
