@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,8 +124,9 @@ def test_an_empty_folder_is_waited_for_and_a_missing_one_is_an_error(
 
 
 def test_a_watcher_waits_for_another_writer_and_says_so_once(
-    engine: Engine, docs: Path, embedder: WordEmbedder
+    engine: Engine, docs: Path, embedder: WordEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mmsearch.engine._LOCK_POLL_S", 0.01)
     said = threading.Event()
     following = Following(engine, docs, at_notice=lambda _: said.set())
     locked = threading.Event()
@@ -133,6 +135,7 @@ def test_a_watcher_waits_for_another_writer_and_says_so_once(
         with Engine.open(engine.path, model=embedder)._store.writing():
             locked.set()
             said.wait(10)
+            time.sleep(0.1)  # several tries more
 
     thread = threading.Thread(target=write_until_it_is_said)
     thread.start()
