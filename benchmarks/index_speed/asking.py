@@ -189,7 +189,7 @@ def _raw_faiss(world: World, index: VectorIndex, lists: int | None = None) -> As
     if isinstance(raw, faiss.IndexRefine):
         how = faiss.IndexRefineSearchParameters(
             k_factor=10.0,
-            base_index_params=faiss.SearchParametersIVF(nprobe=lists or faiss_scanner.MIN_LISTS),
+            base_index_params=faiss.SearchParametersIVF(nprobe=lists or _num_lists(raw)),
         )
 
     def ask(question: np.ndarray) -> np.ndarray:
@@ -198,6 +198,15 @@ def _raw_faiss(world: World, index: VectorIndex, lists: int | None = None) -> As
 
     # The ids are looked up outside of the clock: `_Lookup` is iterated when recall is counted.
     return lambda question: _Lookup(ask(question), ids)
+
+
+def _num_lists(raw: Any) -> int:  # noqa: ANN401
+    """Return how many lists of a faiss index ours looks into for ten answers."""
+    import faiss
+
+    codes = faiss.downcast_index(raw.base_index)
+    scanned = int(np.ceil(faiss_scanner.MIN_SCANNED / (raw.ntotal / codes.nlist)))
+    return min(codes.nlist, max(faiss_scanner.MIN_LISTS, scanned))
 
 
 class _Lookup(Sequence[str]):

@@ -305,7 +305,7 @@ class FaissScanner:
 
     def _num_lists(self, k: int) -> int:
         per_list = len(self._per_length) / self._num_all_lists
-        return max(MIN_LISTS, int(np.ceil(SCANNED_PER_HIT * k / per_list)))
+        return max(MIN_LISTS, int(np.ceil(_rows_to_scan(k) / per_list)))
 
     @cached_property
     def _centroids(self) -> "Vectors":
