@@ -26,12 +26,142 @@ if TYPE_CHECKING:
     from mmsearch.retriever.embedding.choice import ChosenModel, OwnEmbedder
     from mmsearch.retriever.seams import Embedder
     from mmsearch.retriever.store.dump import Dump
-    from mmsearch.retriever.store.store import Store
+    from mmsearch.retriever.store.store import Problem, Store, Tag
 
 log = logging.getLogger(__name__)
 
 _AS_MADE = ModelSettings()
 _MAX_WORKERS = 8
+
+# ---------------------------------------------------------------- whole
+
+
+def check(db: str | Path) -> "list[Problem]":
+    """Return what is wrong with an index; nothing, if it is whole.
+
+    The manifest, the segments, the thumbnails, every index and the accelerator are held
+    against each other. Rows and files of a writer at work are not wrong.
+    """
+    from mmsearch.retriever.search.backends import faiss_files
+    from mmsearch.retriever.store.store import Store
+
+    store = Store.open(Path(db))
+    problems = store.check()
+    if faiss_files.exists(store.home):
+        problems += faiss_files.problems(store.snapshot(), store.home)
+    return problems
+
+
+def repair(db: str | Path) -> list[str]:
+    """Mend what `check` finds; return a sentence for each thing that was done.
+
+    Documents that are not whole are forgotten: index their files again. An index of an
+    older schema is brought up to date. Raises StoreLocked, and StoreError where the tables
+    themselves are damaged.
+    """
+    from mmsearch.retriever.search.backends import faiss_files
+    from mmsearch.retriever.store.store import Store
+
+    store = Store.open(Path(db))
+    with store.writing() as writer:
+        mended = writer.repair()
+    if faiss_files.exists(store.home) and faiss_files.problems(store.snapshot(), store.home):
+        try:
+            faiss_files.build(store.snapshot(), store.home)
+            mended.append("made the faiss files anew")
+        except MissingExtra:
+            faiss_files.remove(store.home)
+            mended.append("removed the faiss files: there is no faiss here to make them anew")
+    return mended
+
+
+# ---------------------------------------------------------------- fast and small
+
+
+def optimize(db: str | Path, *, faiss: bool | None = None) -> None:
+    """Merge small files, bring every index up to date and drop old versions.
+
+    An index of an older schema is brought up to date first.
+
+    faiss: True makes the faiss accelerator anew, False removes it, None keeps one that is
+           there up to date
+    Raises StoreLocked, StoreError, MissingExtra for faiss where there is none.
+    """
+    from mmsearch.retriever.search.backends import faiss_files
+    from mmsearch.retriever.search.backends.choice import keep_fresh
+    from mmsearch.retriever.search.backends.faiss_scanner import load_faiss
+    from mmsearch.retriever.store.store import Store
+
+    if faiss:
+        load_faiss()  # before hours of other work
+    store = Store.open(Path(db))
+    with store.writing() as writer:
+        writer.optimize()
+    if faiss:
+        faiss_files.build(store.snapshot(), store.home)
+    elif faiss is False:
+        faiss_files.remove(store.home)
+    else:
+        keep_fresh(store)
+
+
+def collect_garbage(db: str | Path) -> int:
+    """Free what nobody needs; return how many bytes that were.
+
+    Readers may be at work in what was of use half an hour ago: that is kept, as is what a
+    tag needs. Raises StoreLocked, StoreError.
+    """
+    from mmsearch.retriever.store.store import Store
+
+    with Store.open(Path(db)).writing() as writer:
+        return writer.collect_garbage()
+
+
+# ---------------------------------------------------------------- states to come back to
+
+
+def tags(db: str | Path) -> "list[Tag]":
+    """Return the states of an index that were given a name, oldest first."""
+    from mmsearch.retriever.store.store import Store
+
+    return Store.open(Path(db)).tags()
+
+
+def tag(db: str | Path, name: str) -> "Tag":
+    """Give the state of now a name, to come back to; what it holds is kept from now on.
+
+    name: letters, digits, ".", "_" and "-", at most 64, beginning with one of the former
+    Raises StoreLocked, StoreError for a name that is taken.
+    """
+    from mmsearch.retriever.store.store import Store
+
+    with Store.open(Path(db)).writing() as writer:
+        return writer.tag(name)
+
+
+def untag(db: str | Path, name: str) -> None:
+    """Forget a tag and what only it needed. Raises StoreLocked, StoreError."""
+    from mmsearch.retriever.store.store import Store
+
+    with Store.open(Path(db)).writing() as writer:
+        writer.untag(name)
+
+
+def restore(db: str | Path, name: str) -> int:
+    """Make an index hold what it held when it was tagged; return how many documents.
+
+    All at once: there is no moment at which it is neither. Files that changed since are
+    read again by the next run. Raises StoreLocked, StoreError.
+    """
+    from mmsearch.retriever.search.backends.choice import keep_fresh
+    from mmsearch.retriever.store.store import Store
+
+    store = Store.open(Path(db))
+    with store.writing() as writer:
+        num_documents = writer.restore(name)
+    keep_fresh(store)
+    return num_documents
+
 
 # ---------------------------------------------------------------- the same files, another model
 

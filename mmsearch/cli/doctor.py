@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from mmsearch import upkeep
 from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database
 from mmsearch.cli.output import print_json, say, wants_json
-from mmsearch.engine import Engine
 
 
 def doctor(
@@ -14,7 +14,7 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
     as_json: AsJson = None,
 ) -> None:
-    """Check that manifest, segments and thumbnails of an index agree.
+    """Check that manifest, segments, thumbnails and indexes of an index agree.
 
     Ends with exit code 1 when something is wrong and was not mended.
 
@@ -23,9 +23,8 @@ def doctor(
     \b
         mmsearch doctor --fix
     """
-    with Engine.open(db) as engine:
-        mended = engine.repair() if fix else []
-        problems = engine.check()
+    mended = upkeep.repair(db) if fix else []
+    problems = upkeep.check(db)
     if wants_json(as_json):
         print_json(
             {

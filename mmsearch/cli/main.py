@@ -17,16 +17,19 @@ from mmsearch.cli import (
     duplicates,
     evaluate,
     export,
+    gc,
     import_,
     index,
     info,
     model,
+    optimize,
     query,
     rebuild,
     remove,
     show,
     similar,
     status,
+    tag,
     train,
 )
 from mmsearch.cli.output import print_lines, say
@@ -106,6 +109,8 @@ app.command("show")(show.show)
 app.command("status")(status.status)
 app.command("remove")(remove.remove)
 app.command("doctor")(doctor.doctor)
+app.command("optimize")(optimize.optimize)
+app.command("gc")(gc.gc)
 app.command("rebuild")(rebuild.rebuild)
 app.command("duplicates")(duplicates.duplicates)
 app.command("eval")(evaluate.evaluate)
@@ -113,6 +118,7 @@ app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("info")(info.info)
+app.add_typer(tag.app, name="tag")
 app.add_typer(model.app, name="model")
 
 

@@ -33,6 +33,12 @@ COMMANDS = (
     ["duplicates"],
     ["remove"],
     ["doctor"],
+    ["optimize"],
+    ["gc"],
+    ["tag", "create"],
+    ["tag", "list"],
+    ["tag", "restore"],
+    ["tag", "delete"],
     ["rebuild"],
     ["export"],
     ["import"],
@@ -163,6 +169,8 @@ def test_the_examples_in_the_help_run(command: list[str], home: Path, run: Run) 
     segment = a_hit(run)["id"]
     if command == ["import"]:
         run("export", "exported")
+    if command[0] == "tag" and command[1] in ("restore", "delete"):
+        run("tag", "create", "before-cleanup")
     for example in examples(run(*command, "--help").out):
         if "runs/tiny" in example:
             continue  # of a training run: test_train_command.py runs it
@@ -568,6 +576,23 @@ def test_similar_leaves_the_segment_out(home: Path, run: Run) -> None:
 
     assert ids
     assert hit["id"] not in ids
+
+
+def test_a_tag_brings_back_what_was_removed(home: Path, run: Run) -> None:
+    everything = run("status").json
+    assert run("tag", "create", "all").code == 0
+    assert run("remove", a_hit(run)["path"]).code == 0
+    assert run("status").json["documents"] != everything["documents"]
+    assert run("gc").json.keys() == {"freed"}
+
+    assert run("tag", "restore", "all").code == 0
+
+    assert run("status").json["documents"] == everything["documents"]
+    assert [tag["name"] for tag in run("tag", "list").json] == ["all"]
+    assert run("doctor").json == {"mended": [], "problems": []}
+    again = run("tag", "create", "all")
+    assert again.code == 1
+    assert "try: mmsearch tag delete all" in again.err
 
 
 def test_doctor_finds_a_whole_index_whole(home: Path, run: Run) -> None:

@@ -322,7 +322,12 @@ class Store:
 
         Rows and files of a killed or running writer are not wrong: nobody counts them.
         """
-        return problems_of(self.snapshot(), self._current().media)
+        problems = problems_of(self.snapshot(), self._current().media)
+        try:
+            self.tags()
+        except StoreDamaged as error:
+            problems.append(Problem(sentence=str(error), remedy=error.hint))
+        return problems
 
 
 def _mismatch(path: Path, *, stored: Space, asked: Space) -> SpaceMismatch:

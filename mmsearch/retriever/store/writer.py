@@ -10,6 +10,7 @@ its memory does not grow with the index.
 """
 
 import contextlib
+import logging
 import os
 import re
 import uuid
@@ -18,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsearch.errors import StoreError
+from mmsearch.errors import StoreDamaged, StoreError
 from mmsearch.retriever.store import ann, indexes
 from mmsearch.retriever.store.check import problems_of
 from mmsearch.retriever.store.compaction import Beside, is_worth_it
@@ -39,6 +40,8 @@ from mmsearch.values import Document, Space, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 # Every change is a version of a table with a file or two of its own: so many, and it is
 # asked whether to merge them.
@@ -227,7 +230,10 @@ class Writer:
         """
         import pyarrow.compute as pc
 
-        counts = self._counted()
+        tagged = self._tagged()
+        if tagged is None:
+            return 0
+        counts = self._counted(tagged)
         counted = counts.filter(pc.greater(counts["num_segments"], 0))
         if thoroughly or self._segments.count() != (pc.sum(counted["num_segments"]).as_py() or 0):
             dead = self._dead_commits(counted["commit_id"].combine_chunks())
@@ -247,7 +253,9 @@ class Writer:
         if self._beside.is_running or not (self._superseded or self._given_up):
             return
         self._beside.finish()
-        tagged = [manifest for _, manifest in self._tags.manifests()]
+        tagged = self._tagged()
+        if tagged is None:
+            return
         kept = {one for table in tagged for one in table["commit_id"].to_pylist()}
         for some in _some_at_a_time([one for one in self._superseded if one not in kept]):
             self._segments.delete(any_of("commit_id", some))
@@ -290,13 +298,21 @@ class Writer:
                 found += batch.filter(pc.is_in(batch["path"], value_set=wanted)).to_pylist()
         return {row["path"]: row for row in found}
 
-    def _counted(self) -> "pa.Table":
+    def _tagged(self) -> "list[pa.Table] | None":
+        """Return the manifests of all tags; None where one is damaged: then nothing may go."""
+        try:
+            return [manifest for _, manifest in self._tags.manifests()]
+        except StoreDamaged as error:
+            log.warning("nothing is removed until '%s': %s", error.hint, error)
+            return None
+
+    def _counted(self, tagged: "list[pa.Table]") -> "pa.Table":
         """Return commit_id, num_segments and pack of all documents and of those of all tags."""
         import pyarrow as pa
 
         columns = ["commit_id", "num_segments", "pack"]
         tables = [self._documents.rows(columns).select(columns)]
-        tables += [manifest.select(columns) for _, manifest in self._tags.manifests()]
+        tables += [manifest.select(columns) for manifest in tagged]
         tables = [table.replace_schema_metadata(None) for table in tables]
         if len(tables) == 1:
             return tables[0]
@@ -327,6 +343,8 @@ class Writer:
         """Write the rest of packs that are mostly dead anew, then all that name them."""
         import pyarrow.compute as pc
 
+        if self._tagged() is None:
+            return
         manifests = dict(self._tags.manifests())
         today = self._documents.rows(documents_schema().names)
         packs = {
