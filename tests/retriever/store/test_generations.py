@@ -95,6 +95,9 @@ def test_what_answered_before_is_removed_once_no_reader_can_be_in_it(store: Stor
     assert there == {"index.json", "write.lock", "generation-1"}
 
     switch(store, filled(store, "/newest.pdf"))
+    with store.writing():
+        pass
+    assert (store.path / "generation-1").is_dir(), "it answered a moment ago"
     age(store.path / "index.json", hours=1)
     with store.writing():
         pass
