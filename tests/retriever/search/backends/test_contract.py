@@ -10,9 +10,9 @@ import pytest
 from toy_store import SPACE, a_document, a_row, put, unit
 
 from mmsearch.errors import BadFilter
-from mmsearch.retriever.seams import VectorIndex
+from mmsearch.retriever.seams import Neighbour, VectorIndex
 from mmsearch.retriever.search import backends
-from mmsearch.retriever.search.backends import faiss_scanner
+from mmsearch.retriever.search.backends import answers, faiss_scanner
 from mmsearch.retriever.search.backends.answers import CopiedIndex
 from mmsearch.retriever.search.backends.choice import ExactBackends
 from mmsearch.retriever.search.backends.scanners import NumpyScanner, TorchScanner
@@ -94,6 +94,21 @@ def faiss_of_yesterday(folder: Path) -> VectorIndex:
     return from_faiss(store)
 
 
+class Checking:
+    """A copy with so many rows that the best candidates are checked, and no mask is made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._index = numpy(folder)
+
+    def nearest(
+        self, view: View, vector: "Vectors", *, k: int, where: str | None = None
+    ) -> list[Neighbour]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(answers, "MASK_AT_ONCE_ROWS", 0)
+            patch.setattr(answers, "ASKS_PER_MASK_ROWS", 1)
+            return self._index.nearest(view, vector, k=k, where=where)
+
+
 def from_faiss(store: Store) -> VectorIndex:
     index = backends.choose("faiss").of(store.snapshot())
     assert isinstance(index, CopiedIndex)
@@ -129,6 +144,7 @@ INDEXES: list[Callable[[Path], VectorIndex]] = [
     numpy,
     numpy_of_yesterday,
     torch,
+    Checking,
 ]
 
 
