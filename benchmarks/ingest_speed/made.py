@@ -26,7 +26,7 @@ _WORDS_A_PAGE = 450
 
 
 class TimedEmbedder:
-    """Returns unit vectors of no meaning after ``item_s`` seconds an item.
+    """Returns random unit vectors after ``item_s`` seconds an item.
 
     It sleeps, as a thread does that waits for a GPU: the cores are the readers'.
     """
@@ -46,9 +46,7 @@ class TimedEmbedder:
         self.calibration: Mapping[tuple[View, View], Calibration] = {
             (asked, kept): Calibration(midpoint=0.5, slope=10.0) for asked in View for kept in View
         }
-        rows = np.random.default_rng(0).normal(size=(4096, dim)).astype(np.float32)
-        self._rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        self._given = 0
+        self._dice = np.random.default_rng(0)
 
     @property
     def call_tokens(self) -> int:
@@ -60,9 +58,8 @@ class TimedEmbedder:
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         if self.item_s:
             time.sleep(self.item_s * len(items))
-        rows = (self._given + np.arange(len(items))) % len(self._rows)
-        self._given += len(items)
-        vectors: Vectors = self._rows[rows].copy()
+        rows = self._dice.standard_normal((len(items), self.space.dim), dtype=np.float32)
+        vectors: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return vectors
 
 
