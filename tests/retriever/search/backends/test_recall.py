@@ -145,6 +145,39 @@ def test_numpy_by_blocks_of_half_precision(
         assert recall(scanner, vectors, questions, mask) == 1.0
 
 
+def short_first(rng: np.random.Generator) -> "Vectors":
+    """Float16 ``[2000, 64]``, unit; the first half holds nine tenths of the squared length."""
+    found = rng.standard_normal((2_000, DIM)) * np.repeat([3.0, 1.0], DIM // 2)
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.mark.parametrize("share", [1.1, 0.5, 0.3, 0.01])
+@pytest.mark.parametrize("k", [1, 10, 700])
+def test_a_first_pass_over_short_vectors_misses_none(share: float, k: int) -> None:
+    rng = np.random.default_rng(7)
+    vectors = short_first(rng)
+    # Answers that only the second half knows of.
+    hidden = np.zeros((50, DIM), dtype=np.float16)
+    hidden[:, DIM // 2 :] = short_first(rng)[:50, : DIM // 2]
+    vectors = np.concatenate([vectors, hidden])
+    vectors /= np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True).astype(np.float16)
+    scanner = NumpyScanner(vectors, per_length(vectors))
+    assert scanner.tails is not None, "else it is one pass"
+    mask = rng.random(len(vectors)) < share
+    questions = np.concatenate([vectors[:10], vectors[-10:]]).astype(np.float32)
+    kept = vectors.astype(np.float64)
+    kept /= np.linalg.norm(kept, axis=1, keepdims=True)
+    for question in questions / np.linalg.norm(questions, axis=1, keepdims=True):
+        true = np.sort((kept @ question)[mask])[::-1][:k]
+        cosines, places = scanner.best(question, k, None if share > 1 else scanner.among(mask))
+        assert mask[places].all()
+        assert np.sort(cosines)[::-1][: len(true)] == pytest.approx(true, abs=1e-5)
+
+
+def test_vectors_in_no_order_get_no_first_pass(vectors: "Vectors") -> None:
+    assert NumpyScanner(vectors, per_length(vectors)).tails is None
+
+
 @pytest.mark.parametrize("k", [1, 100, 1_500, ROWS, 10 * ROWS])
 def test_as_many_as_asked_for_are_found_if_there_are_so_many(
     scanner: FaissScanner, questions: "Vectors", k: int, monkeypatch: pytest.MonkeyPatch
