@@ -7,6 +7,7 @@ boundary is wherever the store, the pipeline or an accelerator calls a function 
 and wherever anything asks the system to flush, rename, remove, make or lock.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ _PLACES = (
     "upkeep.py",
 )
 # Values and conversions: nothing happens between two of them that a kill could part.
+_READS = ("pipeline", "plan", "sandbox", "snapshot")
 _NOT = ("rows.py", "words.py", "check.py")
 _SYSTEM = frozenset(("fsync", "fdatasync", "replace", "rename", "unlink", "remove", "rmdir"))
 _SYSTEM |= {"mkdir", "link", "ftruncate", "pwrite", "flock"}
@@ -68,15 +70,42 @@ def die_at(boundary: Boundary, die: Callable[[], None] | None = None) -> None:
     _watch(see)
 
 
-def count_boundaries() -> "Counter[tuple[str, bool]]":
-    """Count from now on the boundaries that this process crosses; stop with `stop`."""
-    counted: Counter[tuple[str, bool]] = Counter()
+def find_boundaries(folder: Path) -> list[tuple[Boundary, Boundary]]:
+    """Find from now on the boundaries that part one state of ``folder`` from the next.
+
+    Each is a pair: the last one before files changed, and the first one after. Between two
+    that leave the same files a kill makes no difference. Stop with `stop`.
+    """
+    found: list[tuple[Boundary, Boundary]] = []
+    crossed: Counter[tuple[str, bool]] = Counter()
+    state = _state(folder)
+    last: Boundary | None = None
 
     def see(name: str, before: bool) -> None:
-        counted[name, before] += 1
+        nonlocal state, last
+        crossed[name, before] += 1
+        if name.partition(".")[0] in _READS:
+            return  # of another thread, perhaps, while one is writing
+        here = Boundary(name, before, crossed[name, before])
+        now = _state(folder)
+        if now != state:
+            found.append((last or here, here))
+        state, last = now, here
 
     _watch(see)
-    return counted
+    return found
+
+
+def _state(folder: Path) -> int:
+    """Return a number for what is in a folder."""
+    seen = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                entry = os.stat(os.path.join(parent, name))
+                seen.append((parent, name, entry.st_ino, entry.st_size, entry.st_mtime_ns))
+        seen.append((parent, "", 0, 0, 0))
+    return hash(tuple(seen))
 
 
 def stop() -> None:

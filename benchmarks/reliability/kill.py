@@ -8,9 +8,10 @@ reader does, does the same again, and holds every row against an undisturbed run
 same files in a folder of its own. An index lives through many trials, so that what one
 kill left behind meets the next. Three ways to die, in turn:
 
-    boundary   at a call of a function of the store or the pipeline, before it or after it,
-               or at a call of fsync, rename, unlink, mkdir, lock; every module as often
-    inside     a few milliseconds after such a call began: in the middle of native code
+    boundary   at a call or return of a function of the store, or of fsync, rename, unlink,
+               mkdir, lock: the first one after the files of the index have changed. Where
+               that is undisturbed runs have shown; each change is as likely as any other
+    inside     at the last one before they change, and up to 20 ms on: in native code
     moment     at a moment drawn from the length of an undisturbed run
 """
 
@@ -37,19 +38,6 @@ from reliability.world import Corpus  # noqa: E402
 
 WAYS = ("boundary", "inside", "moment")
 TRIALS_A_LIFE = 20
-# Modules that write; half of the others' boundaries are one moment as far as the disk knows.
-WRITES = (
-    "writer",
-    "tables",
-    "durable",
-    "media",
-    "os",
-    "migrate",
-    "dump",
-    "tags",
-    "upkeep",
-    "faiss",
-)
 FIRST_COMMIT = "writer.Writer.commit_all"
 INSIDE_S = 0.02
 MEDIA_EVERY = 3  # lives of notes alone are quicker: one in so many has PDFs and pictures too
@@ -75,11 +63,11 @@ class Findings:
 
 
 class Knowledge:
-    """What undisturbed runs have shown: which boundaries a deed crosses, and how long it takes."""
+    """What undisturbed runs have shown: where a deed changes files, and how long it takes."""
 
     def __init__(self, watches: int) -> None:
         self._watches = watches
-        self._boundaries: dict[str, Counter[tuple[str, bool]]] = defaultdict(Counter)
+        self._boundaries: dict[str, list[tuple[Boundary, Boundary]]] = defaultdict(list)
         self._runs: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
 
@@ -87,23 +75,15 @@ class Knowledge:
         """Say whether a deed should be watched once more before it is killed."""
         return self._runs[deed] < self._watches
 
-    def learn(self, deed: str, crossed: Counter[tuple[str, bool]], seconds: float) -> None:
-        """Take over what a run crossed."""
+    def learn(self, deed: str, found: list[tuple[Boundary, Boundary]], seconds: float) -> None:
+        """Take over where a run changed files."""
         self._runs[deed] += 1
-        self._boundaries[deed] |= crossed  # the larger count of each
-        self.seconds[deed] = seconds
+        self._boundaries[deed] += found
+        self.seconds[deed] = min(seconds, self.seconds.get(deed, seconds))
 
-    def draw(self, deed: str, dice: random.Random, *, writing: bool) -> Boundary:
-        """Return a boundary of a deed, however often it is crossed; mostly one that writes."""
-        counted = self._boundaries[deed]
-        by_module = defaultdict(list)
-        for name, before in sorted(counted):
-            by_module[name.partition(".")[0]].append((name, before))
-        modules = [module for module in by_module if module in WRITES or not writing]
-        weights = [4 if module in WRITES else 1 for module in modules]
-        name, before = dice.choice(by_module[dice.choices(modules, weights)[0]])
-        most = counted[name, before]
-        return Boundary(name, before, max(dice.randint(1, most), dice.randint(1, most)))
+    def draw(self, deed: str, dice: random.Random, *, after: bool) -> Boundary:
+        """Return a boundary between two changes; ``after`` one, or before the next."""
+        return dice.choice(self._boundaries[deed])[after]
 
 
 class Life:
@@ -333,7 +313,7 @@ def _kill(
         boundary = Boundary(FIRST_COMMIT, True) if dice.random() < 0.5 else None
         delay_s = dice.uniform(0.0, knowledge.seconds[kind] / (2 if boundary else 1))
     else:
-        boundary = knowledge.draw(kind, dice, writing=way == "inside")
+        boundary = knowledge.draw(kind, dice, after=way == "boundary")
         boundary = replace(boundary, occurrence=1) if again else boundary
         delay_s = dice.uniform(0.0, INSIDE_S)
     how = f"{way} {boundary or ''}"
@@ -386,15 +366,15 @@ def _index_and_look(db: Path, docs: Path, model: str) -> Holdings:
     return deeds.look(db)
 
 
-def _watched(deed: Deed, db: Path, docs: Path) -> tuple[Counter[tuple[str, bool]], float]:
+def _watched(deed: Deed, db: Path, docs: Path) -> tuple[list[tuple[Boundary, Boundary]], float]:
     deeds.hurry()
     began = time.perf_counter()
-    counted = faults.count_boundaries()
+    found = faults.find_boundaries(db)
     try:
         deed(db, docs)
     finally:
         faults.stop()
-    return counted, time.perf_counter() - began
+    return found, time.perf_counter() - began
 
 
 def _until_killed(deed: Deed, db: Path, docs: Path, boundary: Boundary | None, way: str) -> None:
