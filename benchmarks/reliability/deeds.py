@@ -33,8 +33,11 @@ TAG = "kept"
 # So that a corpus of a dozen files lives through what one of a million does: many commits
 # a run, rows dropped and tables merged in between, and old versions that are really removed.
 _HURRY: Mapping[str, Any] = {
+    "_EMBED_WITHIN_S": 0.0,
     "_COMMIT_EVERY_S": 0.0,
-    "COMMIT_EVERY_S": 0.0,
+    "MANY_ROWS": 8,
+    "MANY_FILES": 4,
+    "MANY_UNCOVERED": 4,
     "TIDY_AFTER": 3,
     "DROP_AFTER": 2,
     "BATCH": 3,
