@@ -30,7 +30,9 @@ class WriteLock:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise StoreError(f"cannot write to {self._folder}: {error.strerror}") from error
+            failed = StoreError(f"cannot write to {self._folder}: {error.strerror}")
+            failed.hint = "it can be asked as it is; to change it, check permissions and free space"
+            raise failed from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

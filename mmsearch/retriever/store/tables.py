@@ -8,8 +8,10 @@ one of our errors here, and what it writes is brought to the disk here.
 """
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +41,8 @@ BATCH_ROWS = 4_096
 
 # What Lance keeps in a table's folder; a version is there when all of its files are.
 _FOLDERS = ("data", "_deletions", "_indices", "_transactions", "_versions")
+_END = b"LANC"  # the last bytes of a file of rows
+SPARE_BYTES = 16 * 2**20  # left free when files are merged
 ROW_ID = "_rowid"  # where a row lies; true of one version of a table
 
 
@@ -220,8 +224,7 @@ class Table:
 
     def add(self, rows: "pa.Table") -> None:
         """Add rows, durably."""
-        with self._writing():
-            self._inner.add(rows)
+        self._unless_torn(lambda: self._inner.add(rows))
 
     def add_batches(self, batches: "Iterable[pa.RecordBatch]") -> None:
         """Add rows as they come, all of them or none, durably; few are in memory at a time.
@@ -252,12 +255,11 @@ class Table:
 
         alone: and remove all that are not among ``rows``
         """
-        with self._writing():
-            merge = self._inner.merge_insert(key).when_matched_update_all()
-            merge = merge.when_not_matched_insert_all()
-            if alone:
-                merge = merge.when_not_matched_by_source_delete()
-            merge.execute(rows)
+        merge = self._inner.merge_insert(key).when_matched_update_all()
+        merge = merge.when_not_matched_insert_all()
+        if alone:
+            merge = merge.when_not_matched_by_source_delete()
+        self._unless_torn(lambda: merge.execute(rows))
 
     def delete(self, where: str) -> None:
         """Remove the rows that fit, durably."""
@@ -279,14 +281,56 @@ class Table:
         with self._writing():
             self._inner.drop_index(name)
 
-    def tidy(self, *, is_alone: bool = False) -> None:
+    def tidy(self, *, is_alone: bool = False, is_beside: bool = False) -> None:
         """Merge small files, bring indexes up to date, drop versions nobody can be reading.
 
-        is_alone: nobody else is writing, so files that no version names are of a killed
-                  writer and go too
+        Nothing is dropped before what was merged is known to be whole. Raises StoreError,
+        and the table is then as it was.
+
+        is_alone:  nobody else is writing, so files that no version names are of a killed
+                   writer and go too
+        is_beside: another thread is adding rows
         """
-        with self._writing():
-            self._inner.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=is_alone)
+        self._refuse_without_room()
+        self._unless_torn(self._inner.optimize, is_beside=is_beside)
+        # A merged file is covered by indexes only now, and Lance merges it with others
+        # that are: this may merge again, and what it is made of is too young to go.
+        clean = functools.partial(
+            self._inner.optimize, cleanup_older_than=KEEP_VERSIONS, delete_unverified=is_alone
+        )
+        self._unless_torn(clean, is_beside=is_beside)
+
+    def _refuse_without_room(self) -> None:
+        """Raise StoreError unless all files of the table fit on the disk once more."""
+        try:
+            with os.scandir(self.path / "data") as files:
+                needed = sum(file.stat().st_size for file in files)
+            free = shutil.disk_usage(self.path).free
+        except OSError:
+            return  # what is wrong will show
+        if free < needed + SPARE_BYTES:
+            full = StoreError(f"cannot write to {self._folder}: no room to merge its files")
+            full.hint = f"free {(needed + SPARE_BYTES - free) // 10**6 + 1} MB and run it again"
+            raise full
+
+    def _unless_torn(self, change: "Callable[[], object]", *, is_beside: bool = False) -> None:
+        """Change the table, and go back to the version of before if a file of rows is torn.
+
+        Where the disk is full, Lance may take a file that was cut short for a whole one.
+        """
+        before, there = self.version, _data_files(self.path)
+        try:
+            with self._writing():
+                change()
+        finally:
+            torn = [file for file in _data_files(self.path) - there if _is_torn(file)]
+            if torn and not is_beside and self.version != before:
+                for file in torn:  # of no use, and the room is needed
+                    file.unlink(missing_ok=True)
+                with self._writing():
+                    self._inner.restore(before)
+        if torn:
+            raise StoreError(f"cannot write to {self._folder}: {torn[0].name} was cut short")
 
     # ------------------------------------------------------------ errors
 
@@ -362,6 +406,25 @@ def open_as_they_are(folder: Path) -> tuple[Table, Table]:
     except (RuntimeError, OSError, ValueError) as error:
         raise StoreDamaged(folder, f"its tables: {_reason(error)}") from error
     return Table(folder, DOCUMENTS, documents), Table(folder, SEGMENTS, segments)
+
+
+def _data_files(table: Path) -> set[Path]:
+    try:
+        return {table / "data" / name for name in os.listdir(table / "data")}
+    except FileNotFoundError:
+        return set()
+
+
+def _is_torn(file: Path) -> bool:
+    """Say whether a file of rows lacks its end."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-len(_END), os.SEEK_END)
+            return opened.read() != _END
+    except FileNotFoundError:
+        return False  # of no use any more
+    except OSError:
+        return True
 
 
 def _connect(folder: Path) -> "DBConnection":

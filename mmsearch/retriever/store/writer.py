@@ -444,22 +444,15 @@ class Writer:
         self._merge(self._documents, now=is_worth_it(self._documents))
         if is_worth_it(self._segments):
             table = self._segments.beside()
-            self._beside.start(lambda: self._merge(table, now=True, wholly=False))
+            self._beside.start(lambda: self._merge(table, now=True, is_beside=True))
             self._merged_beside = True
 
     @staticmethod
-    def _merge(table: Table, *, now: bool, wholly: bool = True) -> None:
-        """Mend the indexes of a table and, if it is to be ``now``, merge its small files.
-
-        wholly: Lance merges no file that an index covers with one that it does not; after
-                that both are covered, and a second time makes them one. A vector index is
-                trained on a file without removed rows in seconds, on one with in minutes
-        """
+    def _merge(table: Table, *, now: bool, is_beside: bool = False) -> None:
+        """Mend the indexes of a table and, if it is to be ``now``, merge its small files."""
         indexes.mend(table)
         if now:
-            table.tidy()
-            if wholly and table.files().num_small_rows:
-                table.tidy()
+            table.tidy(is_beside=is_beside)
 
 
 def _as_kept(document: Document, rows: Sequence[Row]) -> Document:

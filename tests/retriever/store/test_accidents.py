@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_commit import contents
+from test_commit import contents, largest_file
 from toy_store import SPACE, put
 
 from mmsearch.errors import StoreError, StoreLocked, StoreNotFound
@@ -81,6 +81,38 @@ def test_an_index_torn_by_a_power_cut_is_mended(store: Store, column: str) -> No
     assert contents(torn) == HOLDS
     assert len(torn.matching("islands", k=5)) == 1
     assert torn.check() == []
+
+
+@pytest.mark.parametrize(
+    "deed", ["refresh", "optimize", "collect_garbage", "repair", "tag", "untag", "restore"]
+)
+@pytest.mark.parametrize("num_bytes", [0, 700, 3_000])
+def test_a_full_disk_stops_looking_after_an_index_and_loses_nothing(
+    store: Store, deed: str, num_bytes: int
+) -> None:
+    with store.writing() as writer:
+        writer.tag("old")
+        put(writer, "/b.pdf", ["changed"])
+    before = contents(store)
+
+    def do() -> None:
+        with store.writing() as writer:
+            getattr(writer, deed)(
+                *{"tag": ["new"], "untag": ["old"], "restore": ["old"]}.get(deed, [])
+            )
+
+    with largest_file(num_bytes):
+        try:
+            do()
+        except StoreError as error:
+            assert "cannot write to" in str(error)  # noqa: PT017
+    assert contents(Store.open(store.path)) in ([before, HOLDS] if deed == "restore" else [before])
+    assert store.check() == []
+    if any(tag.name == "old" for tag in store.tags()):
+        with store.writing() as writer:
+            writer.restore("old")
+        assert contents(store) == HOLDS
+        assert store.check() == []
 
 
 def test_of_two_writers_in_threads_one_is_refused(store: Store) -> None:

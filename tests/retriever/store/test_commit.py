@@ -174,10 +174,10 @@ def test_rows_replaced_while_files_are_merged_are_dropped_after_that(
     monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
     tidy, may_go_on = Table.tidy, threading.Event()
 
-    def held_up(self: Table, *, is_alone: bool = False) -> None:
+    def held_up(self: Table, **how: bool) -> None:
         if threading.current_thread() is not threading.main_thread():
             assert may_go_on.wait(60)
-        tidy(self, is_alone=is_alone)
+        tidy(self, **how)
 
     monkeypatch.setattr(Table, "tidy", held_up)
     with store.writing() as writer:
@@ -198,7 +198,7 @@ def test_what_goes_wrong_beside_a_run_ends_the_run(
 ) -> None:
     monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
 
-    def refused(self: Table, *, is_alone: bool = False) -> None:
+    def refused(self: Table, **_: bool) -> None:
         if self.name == "segments":
             raise raised
 
@@ -223,9 +223,9 @@ def test_an_interrupted_run_leaves_nothing_at_work(
     monkeypatch.setattr("mmsearch.retriever.store.writer.TIDY_AFTER", 4)
     tidy, ended = Table.tidy, []
 
-    def slow(self: Table, *, is_alone: bool = False) -> None:
+    def slow(self: Table, **how: bool) -> None:
         time.sleep(0.1)
-        tidy(self, is_alone=is_alone)
+        tidy(self, **how)
         ended.append(self.name)
 
     monkeypatch.setattr(Table, "tidy", slow)
