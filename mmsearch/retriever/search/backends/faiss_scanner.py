@@ -35,6 +35,11 @@ EXACT_ROWS = 5_000
 # above 0.98 whatever share of the rows a filter leaves, and wherever it leaves them.
 MIN_LISTS = 32
 MIN_SCANNED, SCANNED_PER_HIT = 8_000, 60
+# Where a filter leaves out what is nearest to a question (less than half of what it leaves
+# elsewhere, among the nearest NEAR_ROWS), the nearest that fits is far away, and centroids
+# tell little of what is far: of 100,000 rows of other clusters, recall@10 is 0.957 with
+# 8,000 scanned, 0.978 with 20,000, 0.993 with 40,000.
+NEAR_ROWS, FAR_SCANNED, FAR_SHARE = 500, 40_000, 0.4
 # Below this share of all rows, gathering those that fit beats asking every row if it fits.
 GATHER_SHARE = 1 / 1_000
 # So many neighbours are looked at for ties with the k-th, and no more.
@@ -286,10 +291,16 @@ class FaissScanner:
             return self._plain[k]
         assert isinstance(among, FaissAmong)
         # The lists in the order in which faiss looks into them, and how many rows that may
-        # be found they hold together.
+        # be found each holds.
         nearest_first = np.argsort(-(self._centroids @ asked))
-        held = np.cumsum(among.per_list(self._list_of, self._num_all_lists)[nearest_first])
-        enough = int(np.searchsorted(held, _rows_to_scan(k))) + 1
+        fitting = among.per_list(self._list_of, self._num_all_lists)[nearest_first]
+        sizes = self._sizes[nearest_first]
+        near = int(np.searchsorted(np.cumsum(sizes), NEAR_ROWS)) + 1
+        expected = sizes[:near].sum() * among.count / len(self._per_length)
+        wanted = _rows_to_scan(k)
+        if 2 * fitting[:near].sum() < expected:
+            wanted = max(wanted, FAR_SCANNED, int(FAR_SHARE * among.count))
+        enough = int(np.searchsorted(np.cumsum(fitting), wanted)) + 1
         return self._parameters(k, max(enough, self._num_lists(k)), among.selector)
 
     def _parameters(
@@ -310,6 +321,11 @@ class FaissScanner:
     @cached_property
     def _centroids(self) -> "Vectors":
         return self._codes.quantizer.reconstruct_n(0, self._num_all_lists)
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        """How many rows each list has."""
+        return np.bincount(self._list_of, minlength=self._num_all_lists)
 
     @cached_property
     def _list_of(self) -> np.ndarray:
