@@ -33,7 +33,7 @@ from reliability.forks import ChildFailed, Fork, preload, say_when  # noqa: E402
 from reliability.holdings import Holdings, differences  # noqa: E402
 from reliability.world import Corpus, HashEmbedder, sentence, write_pdf  # noqa: E402
 
-DISK_MIB = 12
+DISK_MIB = 96
 SHIM = """
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -4,7 +4,7 @@
     python benchmarks/reliability/kill.py --only 137          one trial of that seed again
 
 A trial changes a few files, kills what is done to the index, opens the index at once as a
-reader does, does the same again, and holds every row against an undisturbed run over the
+reader does, does the same again, and holds every row against undisturbed runs over the
 same files in a folder of its own. An index lives through many trials, so that what one
 kill left behind meets the next. Three ways to die, in turn:
 
@@ -38,6 +38,7 @@ from reliability.world import Corpus  # noqa: E402
 
 WAYS = ("boundary", "inside", "moment")
 TRIALS_A_LIFE = 20
+ANEW = 0.2  # of the indexes that others are held against are made by one run
 FIRST_COMMIT = "writer.Writer.commit_all"
 INSIDE_S = 0.02
 MEDIA_EVERY = 3  # lives of notes alone are quicker: one in so many has PDFs and pictures too
@@ -97,10 +98,14 @@ class Life:
         self.model = deeds.MODELS[0]
         self.tagged: tuple[Holdings, str] | None = None
 
-    def undisturbed(self, model: str) -> Holdings:
-        """Index the corpus into a new folder and return what that holds."""
-        calm = self.folder / "calm"
-        shutil.rmtree(calm, ignore_errors=True)
+    def undisturbed(self, model: str, *, anew: bool = False) -> Holdings:
+        """Index the corpus into a folder that nothing is killed in; return what that holds.
+
+        That index is of as many runs as there were changes, or of one, made ``anew``.
+        """
+        calm = self.folder / f"calm-{model}"
+        if anew:
+            shutil.rmtree(calm, ignore_errors=True)
         holdings: Holdings = Fork(_index_and_look, calm, self.corpus.folder, model).result()
         return holdings
 
@@ -175,7 +180,7 @@ def trials(
                 findings.wrong.append(f"trial {trial}: {error}")
             if tell and len(findings.wrong) > known:
                 tell("\n".join(findings.wrong[known:]), flush=True)
-            if tell and (trial + 1) % 50 == 0:
+            if tell and (trial + 1) % 20 == 0:
                 tell(f"{trial + 1} trials, {len(findings.wrong)} wrong", flush=True)
             if len(findings.wrong) > known:
                 break  # a life that went wrong is over: the next begins anew
@@ -252,7 +257,7 @@ def _task(life: Life, dice: random.Random) -> Task:
         others = [name for name in others if name != "restore"]
     apart = list(deeds.apart())
     draw = dice.random()
-    if not life.before.documents or draw < 0.65 or not (others or apart):
+    if not life.before.documents or draw < 0.75 or not (others or apart):
         return _index(life, dice)
     if not others or (apart and draw > 0.93):
         return _apart(life, dice.choice(apart))
@@ -273,7 +278,7 @@ def _task(life: Life, dice: random.Random) -> Task:
 def _index(life: Life, dice: random.Random) -> Task:
     before = life.before
     life.corpus.change(dice, dice.randint(1, 5) if before.documents else 8)
-    life.before = after = life.undisturbed(life.model)
+    life.before = after = life.undisturbed(life.model, anew=dice.random() < ANEW)
     kind = "index" if before.documents else "index from nothing"
     between = (before, after) if before.documents else (after, NOTHING)
     return Task(kind, deeds.index, life.db, life.corpus.folder, between, after, mixed=True)
