@@ -49,6 +49,8 @@ check: lint test ## What a change has to pass
 bench: $(VENV)/dev ## Measure speed and memory on this machine
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/embed.py
+	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/ingest.py
 
 corpus: $(VENV)/dev ## Make the sample corpus again from its script
 	$(PIP) -e '.[corpus]'

@@ -73,6 +73,8 @@ def measure(asked: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any]:
         asked.out.write_text(json.dumps(found, indent=2) + "\n")
 
     parts = asked.only or PARTS
+    if asked.work:
+        asked.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mmsearch-index-", dir=asked.work) as work:
         for case in cases(asked, parts):
             folder = Path(work) / case.folder
