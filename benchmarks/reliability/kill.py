@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=2, help="At most so many kills a trial.")
     parser.add_argument("--enough", type=int, help="Stop after so many kills.")
+    parser.add_argument("--minutes", type=float, help="Stop after so many minutes.")
     parser.add_argument("--only", type=int, help="Run the life of this trial, up to it, alone.")
     asked = parser.parse_args()
     here, began = report.machine(), time.monotonic()
@@ -143,7 +144,8 @@ def main() -> None:
             asked.seed,
             only=asked.only,
             kills=asked.kills,
-            enough=asked.enough,
+            enough=asked.enough or sys.maxsize,
+            until=began + (asked.minutes or 1e9) * 60,
             tell=print,
         )
     told = summary(findings)
@@ -159,10 +161,14 @@ def trials(
     *,
     only: int | None = None,
     kills: int = 2,
-    enough: int | None = None,
+    enough: int = sys.maxsize,
+    until: float = float("inf"),
     tell: Callable[..., None] | None = None,
 ) -> Findings:
-    """Run them, life after life, and return what was found."""
+    """Run them, life after life, and return what was found.
+
+    ``enough`` kills, or ``until`` of `time.monotonic`, end it early.
+    """
     preload()
     findings, knowledge = Findings(), Knowledge(2 if num_trials >= 100 else 1)
     first = 0 if only is None else only // TRIALS_A_LIFE
@@ -181,13 +187,14 @@ def trials(
             if tell and len(findings.wrong) > known:
                 tell("\n".join(findings.wrong[known:]), flush=True)
             if tell and (trial + 1) % 20 == 0:
-                tell(f"{trial + 1} trials, {len(findings.wrong)} wrong", flush=True)
+                total = findings.kills.total()
+                tell(f"{trial + 1} trials, {total} kills, {len(findings.wrong)} wrong", flush=True)
             if len(findings.wrong) > known:
                 break  # a life that went wrong is over: the next begins anew
-            if enough and findings.kills.total() >= enough:
+            if findings.kills.total() >= enough or time.monotonic() > until:
                 break
         shutil.rmtree(folder, ignore_errors=True)
-        if enough and findings.kills.total() >= enough:
+        if findings.kills.total() >= enough or time.monotonic() > until:
             break
     return findings
 
