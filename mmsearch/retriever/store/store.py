@@ -132,12 +132,14 @@ class Store:
             _refuse_foreign(path)
             try:
                 path.mkdir(parents=True, exist_ok=True)
+                with WriteLock(path):
+                    if not cls.exists(path):
+                        create_tables(path, space.dim)
+                        write_header(path, Header(space=space))
             except OSError as error:
-                raise StoreError(f"cannot make {path}: {error.strerror}") from error
-            with WriteLock(path):
-                if not cls.exists(path):
-                    create_tables(path, space.dim)
-                    write_header(path, Header(space=space))
+                failed = StoreError(f"cannot make {path}: {error.strerror or error}")
+                failed.hint = "check free space and permissions, or name another folder (--db DIR)"
+                raise failed from error
         store = cls.open(path)
         store.check_space(space)
         return store
