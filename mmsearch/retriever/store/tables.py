@@ -372,7 +372,9 @@ def create_tables(folder: Path, dim: int) -> tuple[Table, Table]:
             inner = database.create_table(name, schema=schema, exist_ok=True)
             tables.append(Table(folder, name, inner))
     except (RuntimeError, OSError, ValueError) as error:
-        raise StoreError(f"cannot make an index at {folder}: {_reason(error)}") from error
+        failed = StoreError(f"cannot make an index at {folder}: {_reason(error)}")
+        failed.hint = "check free space and permissions, or name another folder (--db DIR)"
+        raise failed from error
     documents, segments = tables
     make_missing(documents)
     make_missing(segments)
