@@ -11,16 +11,21 @@ tree does not know yet is not tried.
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mmsearch import Engine, upkeep
-from mmsearch.errors import StoreNotFound, StoreOutdated
+from mmsearch.errors import StoreNotFound, StoreOutdated, UnreadableFile
+from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.pipeline import IndexReport
+from mmsearch.indexers.readers import read
+from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.retriever.store.store import Store
+from mmsearch.values import Segment
 from reliability.holdings import Holdings, holdings
 from reliability.world import HashEmbedder
 
@@ -55,6 +60,34 @@ def hurry() -> list[str]:
                     setattr(module, name, value)
                     found.append(f"{module_name}.{name}")
     return found
+
+
+_in_workers = Sandbox.read
+
+
+def read_here(here: bool) -> None:
+    """Let files be read in the process that asks, or by workers as always.
+
+    A worker takes as long to start as all the rest of a small run. What a kill does to the
+    index is the same, so most trials do without; what it does to workers is seen by the others.
+    """
+    Sandbox.read = _read_here if here else _in_workers  # type: ignore[method-assign]
+
+
+def _read_here(
+    sandbox: Sandbox, tasks: Iterable[ReadTask]
+) -> Iterator[tuple[ReadTask, Segment | UnreadableFile | None]]:
+    for task in tasks:
+        ended, outcome = task, None
+        try:
+            if task.content_hash == "":
+                ended = replace(task, content_hash=content_hash(task.path))
+            assert task.kind is not None
+            for segment in read(task.path, task.kind, task.policy):
+                yield task, segment
+        except UnreadableFile as error:
+            outcome = error
+        yield ended, outcome
 
 
 def model_of(db: Path) -> str:

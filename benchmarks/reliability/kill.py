@@ -13,6 +13,8 @@ kill left behind meets the next. Three ways to die, in turn:
                that is undisturbed runs have shown; each change is as likely as any other
     inside     at the last one before they change, and up to 20 ms on: in native code
     moment     at a moment drawn from the length of an undisturbed run
+
+Most lives read files without workers (`deeds.read_here`), one in four reads as users do.
 """
 
 import random
@@ -42,6 +44,7 @@ ANEW = 0.2  # of the indexes that others are held against are made by one run
 FIRST_COMMIT = "writer.Writer.commit_all"
 INSIDE_S = 0.02
 MEDIA_EVERY = 3  # lives of notes alone are quicker: one in so many has PDFs and pictures too
+WORKERS_EVERY = 4  # lives read in workers, as users do; the others in the process itself
 
 
 @dataclass
@@ -177,6 +180,7 @@ def trials(
         life_number = number // TRIALS_A_LIFE
         folder = scratch / f"life-{life_number}"
         life = Life(folder, media=life_number % MEDIA_EVERY == 0)
+        deeds.read_here(life_number % WORKERS_EVERY != 0)
         for trial in range(number, min(number + TRIALS_A_LIFE, last)):
             dice = random.Random(f"{seed}/{trial}")
             known = len(findings.wrong)
