@@ -12,7 +12,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,7 @@ DOCUMENTS, SEGMENTS = "documents", "segments"
 
 # A reader may still be at work in a version this old; lancedb warns below minutes.
 KEEP_VERSIONS = timedelta(minutes=30)
+MERGE_TIME = timedelta(minutes=10)  # may pass before Lance looks at its clock
 BATCH_ROWS = 4_096
 
 
@@ -295,8 +296,12 @@ class Table:
         self._unless_torn(self._inner.optimize, is_beside=is_beside)
         # A merged file is covered by indexes only now, and Lance merges it with others
         # that are: this may merge again, and what it is made of is too young to go.
+        with self._reading():
+            made = [version["timestamp"].astimezone() for version in self._inner.list_versions()]
         clean = functools.partial(
-            self._inner.optimize, cleanup_older_than=KEEP_VERSIONS, delete_unverified=is_alone
+            self._inner.optimize,
+            cleanup_older_than=_age_to_keep(made, datetime.now(UTC)),
+            delete_unverified=is_alone,
         )
         self._unless_torn(clean, is_beside=is_beside)
 
@@ -410,11 +415,23 @@ def open_as_they_are(folder: Path) -> tuple[Table, Table]:
     return Table(folder, DOCUMENTS, documents), Table(folder, SEGMENTS, segments)
 
 
+def _age_to_keep(made: Iterable[datetime], now: datetime) -> timedelta:
+    """Return up to which age versions are kept, given when each was made.
+
+    Readers may be at work in every one that was the newest at some time since
+    KEEP_VERSIONS ago, and the first of these may have been made long before.
+    """
+    newest_then = max((time for time in made if time <= now - KEEP_VERSIONS), default=None)
+    return KEEP_VERSIONS if newest_then is None else now - newest_then + MERGE_TIME
+
+
 def _data_files(table: Path) -> set[Path]:
+    """Return the files of rows; what another thread is writing has no such name yet."""
     try:
-        return {table / "data" / name for name in os.listdir(table / "data")}
+        names = os.listdir(table / "data")
     except FileNotFoundError:
         return set()
+    return {table / "data" / name for name in names if name.endswith(".lance")}
 
 
 def _is_torn(file: Path) -> bool:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lancedb
 import numpy as np
 import pytest
+from lancedb.table import LanceTable
 from toy_store import SPACE, a_document, a_row, pages, put, thumbnail, unit
 
 from mmsearch.errors import BadVectors, StoreError, StoreLocked
@@ -166,6 +168,47 @@ def test_a_long_run_merges_its_small_files_while_it_goes_on(
         writer.refresh()
     assert num_files(store) == 1
     assert len(contents(store)) == 20
+
+
+def test_a_file_that_another_thread_is_writing_is_not_taken_for_a_torn_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    being_written = store.path / "tables/segments.lance/data/.tmpHalf"
+    add = LanceTable.add
+
+    def beside_a_merge(self: LanceTable, rows: Any) -> object:
+        if self.name == "segments":
+            being_written.parent.mkdir(exist_ok=True)
+            being_written.write_bytes(b"some rows")
+        return add(self, rows)
+
+    monkeypatch.setattr(LanceTable, "add", beside_a_merge)
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["text"])
+
+    assert contents(store) == {"/a.pdf": ["text"]}
+    assert being_written.read_bytes() == b"some rows"
+
+
+def test_the_version_that_readers_had_when_it_was_replaced_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index of yesterday: its last version is a day old, and was the newest until just now."""
+    now = datetime.now()
+    ages = {1: timedelta(days=3), 2: timedelta(days=1), 3: timedelta(seconds=1)}
+    made = [{"version": one, "timestamp": now - age} for one, age in ages.items()]
+    kept = []
+
+    def spied(self: LanceTable, *, cleanup_older_than: timedelta | None = None, **_: bool) -> None:
+        if cleanup_older_than is not None:
+            kept.append([one for one, age in ages.items() if age < cleanup_older_than])
+
+    monkeypatch.setattr(LanceTable, "list_versions", lambda _: made)
+    monkeypatch.setattr(LanceTable, "optimize", spied)
+    with store.writing() as writer:
+        writer.optimize()
+
+    assert kept == [[2, 3], [2, 3]], "of both tables"
 
 
 def test_rows_replaced_while_files_are_merged_are_dropped_after_that(
