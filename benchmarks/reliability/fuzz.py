@@ -219,8 +219,9 @@ class _Watch:
             for task, outcome in read(sandbox, drawn()):
                 if not isinstance(outcome, Segment):
                     spent = time.perf_counter() - began.pop(task.path)
-                    watch.reads[str(task.path)].seconds = spent
-                    watch._look()
+                    # A reader that is handed the next file ahead says what this one took.
+                    watch.reads[str(task.path)].seconds = task.busy_s or spent
+                    watch._look(str(task.path))
                 yield task, outcome
 
         Sandbox.read = watched  # type: ignore[method-assign, assignment]
@@ -240,15 +241,15 @@ class _Watch:
             if not self.start_bytes:
                 self.start_bytes = _memory(pid, "VmHWM")
 
-    def _look(self) -> None:
-        read = self.reads[self._current]
+    def _look(self, path: str) -> None:
+        read = self.reads[path]
         for pid in _children(os.getpid()):
             read.peak_bytes = max(read.peak_bytes, _memory(pid, "VmHWM"))
 
     def _sample(self) -> None:
         while not self._stopped.wait(SAMPLE_EVERY_S):
             if self._current:
-                self._look()
+                self._look(self._current)
 
 
 def _children(pid: int) -> list[int]:

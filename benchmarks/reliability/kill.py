@@ -180,7 +180,7 @@ def trials(
         life_number = number // TRIALS_A_LIFE
         folder = scratch / f"life-{life_number}"
         life = Life(folder, media=life_number % MEDIA_EVERY == 0)
-        deeds.read_here(life_number % WORKERS_EVERY != 0)
+        deeds.read_here(life_number % WORKERS_EVERY != WORKERS_EVERY - 1)
         for trial in range(number, min(number + TRIALS_A_LIFE, last)):
             dice = random.Random(f"{seed}/{trial}")
             known = len(findings.wrong)
