@@ -11,9 +11,10 @@ a page is in three lists and a photograph in one.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from mmsearch.retriever.seams import Calibration
 
@@ -38,8 +39,7 @@ VISUAL_WEIGHT_BESIDE_WORDS = 0.15
 UNCALIBRATED = Calibration(midpoint=0.5, slope=10.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a list has a segment: its 1-based rank, and the confidence in [0, 1]."""
 
     rank: int
@@ -51,8 +51,7 @@ class Place:
         return self.confidence * (RANK_SMOOTHING + 1) / (RANK_SMOOTHING + self.rank)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A segment that at least one list has.
 
     has:    the lists it could be in: visual with pixels, text and words with words in it
@@ -67,8 +66,7 @@ class Candidate:
     doubt: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
+class Fused(NamedTuple):
     """A segment's score in [0, 1], and what each list gave to it: the parts sum to it."""
 
     segment_id: str
@@ -84,7 +82,8 @@ def fuse(
     asked:      the lists that were made; the parts name all of them
     has_pixels: the question shows something, so pixels count as much as words everywhere
     """
-    fused = [_score(candidate, asked, has_pixels=has_pixels) for candidate in candidates]
+    signals = sorted(asked)
+    fused = [_score(candidate, asked, signals, has_pixels=has_pixels) for candidate in candidates]
     return sorted(fused, key=lambda one: (-one.score, one.segment_id))
 
 
@@ -98,36 +97,40 @@ def word_share(asked: frozenset[str], held: frozenset[str]) -> float:
     return len(asked & held) / len(asked) if asked else 0.0
 
 
-def _score(candidate: Candidate, asked: frozenset[Signal], *, has_pixels: bool) -> Fused:
+def _score(
+    candidate: Candidate, asked: frozenset[Signal], signals: Sequence[Signal], *, has_pixels: bool
+) -> Fused:
     evidence = {signal: place.evidence for signal, place in candidate.places.items()}
-    weights = _weights(candidate, asked, has_pixels=has_pixels)
+    few_words = candidate.num_words < ENOUGH_WORDS
+    weights = _weights(candidate.has, asked, few_words=few_words, has_pixels=has_pixels)
     # Lists that do not apply (a photograph found by its file name) may help, never hurt:
     # the strongest first, and only while one stands above the mean so far.
     others = [signal for signal in evidence if signal not in weights]
     for signal in sorted(others, key=lambda s: (-evidence[s], s)) if others else ():
         if not weights or evidence[signal] > _mean(evidence, weights):
-            weights[signal] = 1.0
+            weights = {**weights, signal: 1.0}
     total = sum(weights.values())
+    believed = 1.0 - candidate.doubt
     parts = {
-        signal: (1.0 - candidate.doubt) * weights.get(signal, 0.0) * evidence.get(signal, 0.0)
-        / total
-        for signal in sorted(asked)
-    }  # fmt: skip
+        signal: believed * weights.get(signal, 0.0) * evidence.get(signal, 0.0) / total
+        for signal in signals
+    }
     return Fused(candidate.segment_id, min(1.0, math.fsum(parts.values())), parts)
 
 
+@lru_cache(maxsize=256)  # more than there are: the same few for all candidates
 def _weights(
-    candidate: Candidate, asked: frozenset[Signal], *, has_pixels: bool
-) -> dict[Signal, float]:
+    has: frozenset[Signal], asked: frozenset[Signal], *, few_words: bool, has_pixels: bool
+) -> Mapping[Signal, float]:
     """Return the weights of the lists that apply.
 
     Beside pixels, fewer than ENOUGH_WORDS do not make the word lists apply: the two words
     that a street sign gives must not sink the photograph that it stands in.
     """
-    applying = asked & candidate.has
+    applying = asked & has
     if Signal.VISUAL not in applying:
         return dict.fromkeys(sorted(applying), 1.0)
-    if candidate.num_words < ENOUGH_WORDS:
+    if few_words:
         return {Signal.VISUAL: 1.0}
     weights = dict.fromkeys(sorted(applying), 1.0)
     if not has_pixels and len(applying) > 1:

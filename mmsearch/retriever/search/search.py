@@ -30,8 +30,8 @@ from mmsearch.retriever.search.fusion import (
 )
 from mmsearch.retriever.search.grouping import best_of_alike, best_of_each
 from mmsearch.retriever.search.question import Question
-from mmsearch.retriever.store.snapshot import Outline
-from mmsearch.retriever.store.store import Snapshot, Store, StoredSegment
+from mmsearch.retriever.store.snapshot import Match, Outline, Shown
+from mmsearch.retriever.store.store import Snapshot, Store
 from mmsearch.retriever.store.words import Words, asked_words
 from mmsearch.values import Hit, View
 
@@ -130,9 +130,8 @@ class Searcher:
             return _listed(snapshot, found, [self._confidence(c, side, view) for _, c in found])
 
         def by_words() -> _List:
-            found = snapshot.matching(question.words, k=depth, where=where)
-            texts = snapshot.texts([one.segment_id for one in found])
-            held = words.held_by([texts[one.segment_id] for one in found])
+            found = snapshot.matches(question.words, k=depth, where=where)
+            held = words.held_by([one.text for one in found])
             return _listed(snapshot, found, [word_share(words.terms, some) for some in held])
 
         asked: dict[Signal, Callable[[], _List]] = {}
@@ -197,7 +196,9 @@ class _List(NamedTuple):
     outlines: Mapping[str, Outline]
 
 
-def _listed(snapshot: Snapshot, found: Sequence[Neighbour], confidences: Sequence[float]) -> _List:
+def _listed(
+    snapshot: Snapshot, found: "Sequence[Neighbour | Match]", confidences: Sequence[float]
+) -> _List:
     places = {
         one.segment_id: Place(rank, sure)
         for rank, (one, sure) in enumerate(zip(found, confidences, strict=True), start=1)
@@ -239,14 +240,11 @@ def _placed(snapshot: Snapshot, fused: Sequence[Fused]) -> list[_Placed]:
 
 
 def _hits(snapshot: Snapshot, best: Sequence[Fused]) -> list[Hit]:
-    segments = snapshot.segments([one.segment_id for one in best])
-    return [
-        _hit(rank, one, segment)
-        for rank, (one, segment) in enumerate(zip(best, segments, strict=True), start=1)
-    ]
+    shown = snapshot.shown([one.segment_id for one in best])
+    return [_hit(rank, one, shown[one.segment_id]) for rank, one in enumerate(best, start=1)]
 
 
-def _hit(rank: int, fused: Fused, segment: StoredSegment) -> Hit:
+def _hit(rank: int, fused: Fused, segment: Shown) -> Hit:
     return Hit(
         rank=rank,
         score=fused.score,

@@ -19,6 +19,7 @@ from mmsearch.retriever.seams import Neighbour
 from mmsearch.retriever.store import ann
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import (
+    LOCATOR_COLUMNS,
     SEGMENT_COLUMNS,
     VECTOR_COLUMN,
     StoredSegment,
@@ -37,7 +38,7 @@ from mmsearch.retriever.store.words import (
     whole_words,
     words_query,
 )
-from mmsearch.values import Document, View
+from mmsearch.values import Document, Kind, Locator, View
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,18 +55,33 @@ LONGEST_QUESTION = 8_000  # characters of a full-text query that are looked at
 MAX_PREFIXES, ROWS_PER_PREFIX, WORDS_PER_PREFIX = 4, 1_000, 50
 NAMES = ("segment_id", "commit_id")
 OUTLINE_COLUMNS = ("num_words", "views")
+# Read with what is found: together they cost a fifth of reading them by themselves.
+FOUND_COLUMNS = (*NAMES, *OUTLINE_COLUMNS)
+SHOWN_COLUMNS = ("path", "kind", *LOCATOR_COLUMNS, "text", "about")
 SPARE = 8  # more rows than wanted that are asked for, for ties at the end
 KNOWN_FILTERS = 64  # of which a snapshot remembers the rows that fit
-KNOWN_ROWS = 20_000  # of which it remembers where they lie
+KNOWN_ROWS = 20_000  # of which it remembers where they lie and how they are ranked
+
+
+class Outline(NamedTuple):
+    """What of a segment decides how it is ranked; see `StoredSegment`."""
+
+    num_words: int
+    views: frozenset[View]
 
 
 class Answer(NamedTuple):
-    """A row that was found: whose it is, how near, and where it lies."""
+    """A row that was found: how near, whose it is, where it lies, and what ranks it.
 
+    texts: of the TEXT_COLUMNS, where they were asked for
+    """
+
+    score: float
     segment_id: str
     commit_id: str
-    score: float
     row_id: int
+    outline: Outline
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +92,41 @@ class Answers:
     cut: bool
 
     @classmethod
-    def of(cls, found: "pa.Table", scores: "np.ndarray", limit: int) -> "Answers":
-        """Take the rows of ``found``, asked for ``limit`` of them."""
-        columns = (found[name].to_pylist() for name in NAMES)
-        rows = zip(*columns, scores.tolist(), found[ROW_ID].to_pylist(), strict=True)
-        return cls([Answer(*row) for row in rows], cut=found.num_rows == limit)
+    def of(
+        cls,
+        found: "pa.Table",
+        scores: "np.ndarray",
+        limit: int,
+        texts: Sequence[str] = (),
+    ) -> "Answers":
+        """Take the rows of ``found``, asked for ``limit`` of them, and these texts of them."""
+        names, commits, num_words, views, row_ids = (
+            found[name].to_pylist() for name in (*FOUND_COLUMNS, ROW_ID)
+        )
+        outlines = map(Outline, num_words, map(_VIEWS.__getitem__, views))
+        columns: list[Iterable[Any]] = [scores.tolist(), names, commits, row_ids, outlines]
+        if texts:
+            columns.append(zip(*(found[name].to_pylist() for name in texts), strict=True))
+        rows = list(map(Answer, *columns))
+        return cls(rows, cut=found.num_rows == limit)
 
 
-class Outline(NamedTuple):
-    """What of a segment decides how it is ranked; see `StoredSegment`."""
+class Shown(NamedTuple):
+    """What a person gets to see of a segment; see `StoredSegment`."""
 
-    num_words: int
-    views: frozenset[View]
+    path: str
+    kind: Kind
+    locator: Locator
+    text: str
+    about: str
+
+
+class Match(NamedTuple):
+    """A segment with words that were asked for: its BM25 score, and all of its words."""
+
+    segment_id: str
+    score: float
+    text: str
 
 
 class Manifest:
@@ -151,7 +190,7 @@ class Snapshot:
         self._lock = threading.Lock()
         self._indexes: dict[str, ann.Trained | None] = {}
         self._few_rows: dict[str, list[int] | None] = {}
-        self._row_ids: dict[str, int] = {}
+        self._known: dict[str, _Known] = {}
 
     @property
     def documents(self) -> list[Document]:
@@ -186,11 +225,11 @@ class Snapshot:
         unit = asked / length
         index = self._index_of(column)
         if index is None:
-            return self._best(lambda limit: self._compared(column, unit, limit, where), k)
+            return _near(self._best(lambda limit: self._compared(column, unit, limit, where), k))
         few = None if where is None else self._few(where)
         if few is not None:
-            return self._best(lambda _: self._compared_few(column, unit, few), k)
-        return self._best(lambda limit: self._probed(index, column, unit, limit, where), k)
+            return _near(self._best(lambda _: self._compared_few(column, unit, few), k))
+        return _near(self._best(lambda limit: self._probed(index, column, unit, limit, where), k))
 
     def _index_of(self, column: str) -> ann.Trained | None:
         with self._lock:
@@ -219,7 +258,9 @@ class Snapshot:
         probe: ann.Probe | None = None,
     ) -> "Answers":
         """Return the nearest of all rows that fit, or of those that a probe looks at."""
-        found = self._segments.nearest(column, unit, NAMES, limit=limit, where=where, probe=probe)
+        found = self._segments.nearest(
+            column, unit, FOUND_COLUMNS, limit=limit, where=where, probe=probe
+        )
         return Answers.of(found, (1.0 - found["_distance"].to_numpy()).clip(-1.0, 1.0), limit)
 
     def _compared_few(self, column: str, unit: "Vectors", rows: Sequence[int]) -> "Answers":
@@ -227,7 +268,7 @@ class Snapshot:
         import numpy as np
         import pyarrow.compute as pc
 
-        found = self._segments.take(rows, (*NAMES, column, ROW_ID)) if rows else None
+        found = self._segments.take(rows, (*FOUND_COLUMNS, column, ROW_ID)) if rows else None
         if found is None or not found.num_rows:
             return Answers([], cut=False)
         found = found.filter(pc.is_valid(found[column]))
@@ -264,6 +305,16 @@ class Snapshot:
         that begins so. All other characters are plain, and a text without words (or of
         stop words alone) matches nothing.
         """
+        return _near(self._matching(text, FOUND_COLUMNS, k, where))
+
+    def matches(self, text: str, *, k: int, where: str | None = None) -> list[Match]:
+        """Return the same segments, and all words of each: those in it and those about it."""
+        found = self._matching(text, (*FOUND_COLUMNS, *TEXT_COLUMNS), k, where)
+        return [Match(one.segment_id, one.score, "\n".join(one.texts)) for one in found]
+
+    def _matching(
+        self, text: str, columns: Sequence[str], k: int, where: str | None
+    ) -> list[Answer]:
         asked = asked_words(utf8(text)[:LONGEST_QUESTION])
         also = self._words_beginning(asked.prefixes)
         if not terms(asked.plain) and not also:
@@ -273,8 +324,9 @@ class Snapshot:
         query = words_query(asked, also=also)
 
         def ask(limit: int) -> Answers:
-            found = self._segments.matching(query, NAMES, limit=limit, where=where)
-            return Answers.of(found, found["_score"].to_numpy(), limit)
+            found = self._segments.matching(query, columns, limit=limit, where=where)
+            texts = [name for name in TEXT_COLUMNS if name in columns]
+            return Answers.of(found, found["_score"].to_numpy(), limit, texts)
 
         return self._best(ask, k)
 
@@ -290,7 +342,7 @@ class Snapshot:
             words.update(word for word, _ in Counter(found).most_common(WORDS_PER_PREFIX))
         return sorted(words)
 
-    def _best(self, ask: "Callable[[int], Answers]", k: int) -> list[Neighbour]:
+    def _best(self, ask: "Callable[[int], Answers]", k: int) -> list[Answer]:
         """Return the best ``k`` live answers of ``ask(limit)``, exactly, ties by id.
 
         Rows that do not count take places in what lancedb returns, and it breaks ties as
@@ -305,16 +357,16 @@ class Snapshot:
             live = [row for row in answers.rows if row.commit_id in self.live]
             live.sort(key=lambda row: (-row.score, row.segment_id))
             if not answers.cut or (len(live) > k and live[k - 1].score > live[-1].score):
-                self._remember(live[:k])
-                return [Neighbour(row.segment_id, row.score) for row in live[:k]]
+                self._remember((one.segment_id, one.row_id, one.outline) for one in live[:k])
+                return live[:k]
             limit *= 2
 
-    def _remember(self, found: "Iterable[Answer]") -> None:
-        """Keep where these rows lie: whoever asks for them next need not look them up."""
+    def _remember(self, found: Iterable[tuple[str, int, Outline]]) -> None:
+        """Keep where rows lie and their outlines: whoever asks next need not look them up."""
         with self._lock:
-            if len(self._row_ids) > KNOWN_ROWS:
-                self._row_ids = dict(list(self._row_ids.items())[KNOWN_ROWS // 2 :])
-            self._row_ids.update((row.segment_id, row.row_id) for row in found)
+            if len(self._known) > KNOWN_ROWS:
+                self._known = dict(list(self._known.items())[KNOWN_ROWS // 2 :])
+            self._known.update((name, _Known(row_id, outline)) for name, row_id, outline in found)
 
     @property
     def live(self) -> frozenset[str]:
@@ -331,16 +383,30 @@ class Snapshot:
 
     def outlines(self, ids: Sequence[str]) -> dict[str, Outline]:
         """Return the outlines of these segments; unknown ids are left out."""
-        return {
-            row["segment_id"]: Outline(row["num_words"], _VIEWS[row["views"]])
-            for row in self._rows_of(ids, OUTLINE_COLUMNS)
-        }
+        with self._lock:
+            known = {one: self._known[one].outline for one in ids if one in self._known}
+        others = [one for one in ids if one not in known]
+        if not others:
+            return known
+        columns = (*FOUND_COLUMNS, ROW_ID)
+        found = [
+            (row["segment_id"], row[ROW_ID], Outline(row["num_words"], _VIEWS[row["views"]]))
+            for row in self._rows(columns, any_of("segment_id", sorted(others)))
+        ]
+        self._remember(found)
+        return known | {name: outline for name, _, outline in found}
 
-    def texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return all words of these segments: those in them and those about them."""
+    def shown(self, ids: Sequence[str]) -> dict[str, Shown]:
+        """Return what there is to see of these segments; unknown ids are left out."""
         return {
-            row["segment_id"]: f"{row['text']}\n{row['about']}"
-            for row in self._rows_of(ids, TEXT_COLUMNS)
+            row["segment_id"]: Shown(
+                path=row["path"],
+                kind=Kind(row["kind"]),
+                locator=Locator(**{name: row[name] for name in LOCATOR_COLUMNS}),
+                text=row["text"],
+                about=row["about"],
+            )
+            for row in self._rows_of(ids, SHOWN_COLUMNS)
         }
 
     def paths(self, ids: Sequence[str]) -> dict[str, str]:
@@ -381,7 +447,7 @@ class Snapshot:
     def _rows_of(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of these segments, in no order, their ids in them."""
         with self._lock:
-            known = {self._row_ids[one]: one for one in ids if one in self._row_ids}
+            known = {self._known[one].row_id: one for one in ids if one in self._known}
         rows = []
         if known:
             asked = [column for column in columns if column != "segment_id"]
@@ -397,6 +463,17 @@ class Snapshot:
     def _rows(self, columns: Sequence[str], where: str) -> list[dict[str, Any]]:
         rows = self._segments.rows(columns, where).to_pylist()
         return [row for row in rows if row["commit_id"] in self.live]
+
+
+class _Known(NamedTuple):
+    """What a snapshot remembers of a row."""
+
+    row_id: int
+    outline: Outline
+
+
+def _near(found: Iterable[Answer]) -> list[Neighbour]:
+    return [Neighbour(one.segment_id, one.score) for one in found]
 
 
 # All that the column ``views`` can say.
