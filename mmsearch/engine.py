@@ -8,9 +8,11 @@ first vector is needed: opening an index, listing it or checking it is quick.
 """
 
 import contextlib
+import os
+import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -272,7 +274,7 @@ class Engine:
 
         path = Path(db)
         manifest = Store.open(path).documents() if Store.exists(path) else []
-        return _plan(manifest, paths, include, exclude, retry_failed, again)
+        return _plan(path, manifest, paths, include, exclude, retry_failed, again)
 
     @classmethod
     def estimate(
@@ -335,7 +337,9 @@ class Engine:
                           need not look at every file twice
         num_workers:      reader processes; by default one for each core that affinity and
                           a container's quota leave, at most 32
-        Raises NothingToIndex (never with ``only``), StoreLocked, ModelError.
+        Raises NothingToIndex (never with ``only``), also for a folder that holds nothing at all
+        though the index knows documents in it, as where a disk is not mounted; StoreLocked,
+        ModelError.
         """
         from mmsearch.indexers import pipeline
         from mmsearch.indexers.kept import KeptSegments
@@ -350,7 +354,9 @@ class Engine:
             before = self._store.snapshot()
             manifest = before.documents
             if plan is None or manifest:  # a plan holds as long as there is nothing else
-                plan = _plan(manifest, paths, include, exclude, retry_failed, again, only)
+                plan = _plan(
+                    self.path, manifest, paths, include, exclude, retry_failed, again, only
+                )
             report = pipeline.run(
                 plan,
                 embedder=lambda: self.embedder,
@@ -387,8 +393,8 @@ class Engine:
 
         A change is committed before its report is given. It never ends by itself; leave
         the loop, or interrupt it as `index` may be interrupted. While another process is
-        writing to the index it waits. A folder that is gone as a whole keeps what the
-        index holds of it, and is looked at again when it is back.
+        writing to the index it waits. A folder that is gone as a whole, or empty when it is
+        looked at, keeps what the index holds of it, and is looked at again when it is back.
 
         on_notice:     is told, in a sentence, why it waits and what it could not do
         retry_failed, again: of the first run
@@ -398,6 +404,7 @@ class Engine:
         The rest is as for `index`. Raises NothingToIndex for a path that does not exist.
         """
         from mmsearch.indexers.discover import discover
+        from mmsearch.indexers.plan import emptied
         from mmsearch.indexers.watch import Watch
 
         for path in paths:
@@ -410,11 +417,16 @@ class Engine:
             poll_every_s=poll_every_s,
             on_notice=on_notice,
         )
+        is_empty: Collection[Path] = ()
         for number, changed in enumerate(watch):
             is_first = number == 0
+            manifest = self._store.documents()
+            was_empty, is_empty = is_empty, emptied(map(Path, paths), (d.path for d in manifest))
+            for root in is_empty:
+                if root not in was_empty:
+                    on_notice(f"{root} is empty: what the index holds of it stays until it is not")
             if not is_first:
-                manifest = self._store.documents()
-                plan = _plan(manifest, paths, include, exclude, False, False, changed)
+                plan = _plan(self.path, manifest, paths, include, exclude, False, False, changed)
                 if not (plan.read or plan.touched or plan.gone or (ocr and plan.awaiting)):
                     continue
             index = partial(
@@ -653,6 +665,7 @@ def _when_unlocked(
 
 
 def _plan(
+    db: Path,
     manifest: Sequence[Document],
     paths: Sequence[str | Path],
     include: Sequence[str],
@@ -662,18 +675,28 @@ def _plan(
     only: Sequence[str | Path] | None = None,
 ) -> "Plan":
     from mmsearch.indexers.discover import affected_by, discover, discover_again
-    from mmsearch.indexers.plan import make_plan
+    from mmsearch.indexers.plan import emptied, make_plan
     from mmsearch.indexers.watch import at_or_below
 
     roots = [Path(path) for path in paths]
+    unmounted = emptied(roots, (document.path for document in manifest))
     if only is not None:
-        changed = affected_by(only)
+        kept = {Path(os.path.abspath(root)) for root in unmounted}
+        changed = [path for path in affected_by(only) if path not in kept]
         return make_plan(
             discover_again(roots, changed, include=include, exclude=exclude),
             {document.path: document for document in at_or_below(changed, manifest)},
             [Path("/")],  # what is left of the manifest lies at or below what changed
             retry_failed=retry_failed,
             again=again,
+        )
+    for root, number in unmounted.items():
+        folder, index = shlex.quote(str(root)), shlex.quote(str(db))
+        raise NothingToIndex(
+            root,
+            f"it is empty, and the index knows {number} documents in it",
+            hint="mount what belongs there; if they were deleted: "
+            f"mmsearch remove {folder} --db {index}",
         )
     plan = make_plan(
         discover(roots, include=include, exclude=exclude),

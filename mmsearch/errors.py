@@ -70,9 +70,9 @@ class UnreadableFile(BadInput):
 class NothingToIndex(BadInput):
     """There is no such path, or nothing under it that a reader understands."""
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    def __init__(self, path: Path | str, reason: str, *, hint: str = "") -> None:
         self.path = str(path)
-        self.hint = (
+        self.hint = hint or (
             "name a PDF, image, video or text file, or a folder that holds some; "
             "'mmsearch remove' takes out what was deleted"
         )

@@ -223,7 +223,11 @@ def rebuild(
         files = dict(files_of(document.path for document in store.documents()))
         sources = [source for source in files.values() if source]
         if files and not sources:
-            raise NothingToIndex(store.path, f"all {len(files)} files it knows are gone")
+            raise NothingToIndex(
+                store.path,
+                f"all {len(files)} files it knows are gone",
+                hint="bring the files back to where they were (is a disk not mounted?)",
+            )
         embedder = chosen.load()
         new = _begun(store, chosen.space)
         with new.writing() as writer:

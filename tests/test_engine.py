@@ -121,6 +121,25 @@ def test_a_film_is_read_again_when_its_subtitles_change(indexed: Engine, docs: P
     assert words_of_the_film() == {""}
 
 
+def test_an_empty_folder_removes_nothing_before_it_is_said_so(indexed: Engine, docs: Path) -> None:
+    away = docs.rename(docs.with_name("the disk"))
+    docs.mkdir()  # the mount point of a disk that is not mounted
+    held = indexed.documents([docs])
+    assert held
+
+    with pytest.raises(
+        NothingToIndex, match=f"it is empty.*knows {len(held)} documents"
+    ) as refused:
+        indexed.index([away, docs], ocr=False)
+    with pytest.raises(NothingToIndex, match="it is empty"):
+        Engine.preview([docs], db=indexed.path)
+
+    assert indexed.documents([docs]) == held
+    assert f"mmsearch remove {docs} --db {indexed.path}" in refused.value.hint
+    assert indexed.remove([docs]) == len(held)
+    assert indexed.index([away, docs], ocr=False).removed == 0
+
+
 def test_a_deleted_file_is_removed(indexed: Engine, docs: Path) -> None:
     (docs / "red.png").unlink()
 

@@ -170,6 +170,40 @@ def test_a_root_that_is_gone_keeps_what_the_index_holds(
         assert following.names == {"cat.md", "dog.md"}
 
 
+def test_a_root_that_is_empty_at_a_look_keeps_what_the_index_holds(
+    docs: Path, tmp_path: Path, embedder: WordEmbedder
+) -> None:
+    with Engine.open(tmp_path / "db", create=True, model=embedder) as engine:
+        away = docs.with_name("away")
+
+        def mount(notice: str) -> None:
+            if "is empty:" in notice:
+                assert following.names == {"cat.md"}
+                (away / "dog.md").write_text("The dog.")
+                docs.rmdir()
+                away.rename(docs)
+
+        engine.index([docs], ocr=False, num_workers=1)
+        docs.rename(away)
+        docs.mkdir()
+        following = Following(engine, docs, at_notice=mount, sweep_every_s=0.05)
+        removed = 0
+        while following.names != {"cat.md", "dog.md"}:
+            removed += next(following).removed
+
+        assert removed == 0
+        assert sum("is empty:" in notice for notice in following.notices) == 1
+
+
+def test_a_watch_of_an_emptied_folder_goes_on_without_it(engine: Engine, docs: Path) -> None:
+    following = Following(engine, docs)
+    next(following)
+    (docs / "cat.md").unlink()
+
+    assert next(following).removed == 1
+    assert not following.notices
+
+
 def test_a_sweep_finds_what_the_system_did_not_tell(engine: Engine, docs: Path) -> None:
     following = Following(engine, docs, sweep_every_s=0.05)
     next(following)

@@ -98,9 +98,10 @@ def index(
 ) -> None:
     """Read files and folders into an index.
 
-    Unchanged files are skipped, changed ones replaced, deleted ones removed. Safe to
-    interrupt and to run again. Ends with exit code 3 when some files failed. The index
-    remembers its model, effort, pixels and dimensions, and refuses others.
+    Unchanged files are skipped, changed ones replaced, deleted ones removed. A folder that
+    is empty and was not is refused: its disk may not be mounted. Safe to interrupt and to
+    run again. Ends with exit code 3 when some files failed. The index remembers its model,
+    effort, pixels and dimensions, and refuses others.
 
     In a glob, * is any characters but a slash, ? one of them, ** any at all; it may match the
     end of a path. With --watch a line is printed for each change; interrupting it is exit

@@ -157,6 +157,26 @@ def _gone(manifest: Mapping[str, Document], roots: Sequence[Path], found: set[st
     ]
 
 
+def emptied(roots: Iterable[Path], manifest: Iterable[str]) -> dict[Path, int]:
+    """Return those folders that hold nothing at all though the manifest knows files in them.
+
+    With how many it knows. That is what a disk that is not mounted looks like, so it is no
+    proof that the files are gone.
+    """
+    empty = [root for root in roots if _is_empty(root)]
+    paths = list(manifest) if empty else []
+    known = {root: sum(is_under(path, [root]) for path in paths) for root in empty}
+    return {root: number for root, number in known.items() if number}
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
 def is_under(path: str, roots: Sequence[str | Path]) -> bool:
     """Say whether a stored path is one of ``roots``, or lies in one of these folders."""
     tops = (stored_path(Path(os.path.abspath(root))).rstrip("/") for root in roots)

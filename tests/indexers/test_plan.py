@@ -8,7 +8,7 @@ import pytest
 
 from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.discover import Source, discover
-from mmsearch.indexers.plan import Plan, make_plan
+from mmsearch.indexers.plan import Plan, emptied, make_plan
 from mmsearch.values import Document, Kind, Status, stored_path
 
 
@@ -92,6 +92,19 @@ def test_a_deleted_file_under_the_root_is_gone(note: Path) -> None:
     plan = plan_for(note.parent, known, other)
 
     assert plan.gone == (known.path,)
+
+
+def test_a_folder_that_holds_nothing_though_files_are_known_in_it_is_emptied(note: Path) -> None:
+    known = stored_path(note)
+    roots = [note.parent, note, note.parent / "never"]
+    assert emptied(roots, [known]) == {}
+
+    note.unlink()
+
+    assert emptied(roots, [known, f"{stored_path(note.parent)}2/note.txt"]) == {note.parent: 1}
+    assert emptied(roots, []) == {}
+    (note.parent / ".hidden").touch()
+    assert emptied(roots, [known]) == {}
 
 
 def test_a_file_that_is_of_no_supported_kind_any_more_is_gone(note: Path) -> None:
