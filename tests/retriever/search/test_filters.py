@@ -1,9 +1,12 @@
 """Filters: one condition over the filter columns, and nothing else gets through."""
 
 import re
+from typing import TYPE_CHECKING
 
+import lancedb
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmsearch.errors import BadFilter
@@ -15,6 +18,9 @@ from mmsearch.retriever.search.filters import (
 )
 from mmsearch.retriever.store.rows import quoted
 from mmsearch.values import Kind, Query
+
+if TYPE_CHECKING:
+    from lancedb.table import Table as LanceTable
 
 
 def test_no_filter_is_none() -> None:
@@ -148,7 +154,60 @@ def test_a_quote_in_a_glob_stays_in_its_string() -> None:
     sql = filter_sql(Query(path="it's') OR (1=1"))
 
     assert sql is not None
-    assert re.sub(r"'(?:[^']|'')*'", "?", sql) == "regexp_like(path, ?)"
+    plain = re.sub(r"'(?:[^']|'')*'", "?", sql)
+    assert plain == "ends_with(path, ?) AND regexp_like(path, ?)"
+
+
+@pytest.mark.parametrize(
+    ("glob", "sql"),
+    [
+        ("*.pdf", "ends_with(path, '.pdf')"),
+        ("**/*.pdf", "ends_with(path, '.pdf')"),
+        ("/x/**", "starts_with(path, '/x/')"),
+        ("/x/", "starts_with(path, '/x/')"),
+        ("/x/a.pdf", "path = '/x/a.pdf'"),
+    ],
+)
+def test_a_glob_that_plain_texts_say_needs_no_pattern(glob: str, sql: str) -> None:
+    assert filter_sql(Query(path=glob)) == sql
+
+
+PATHS = [
+    "/x/a.pdf", "/x/a.pdf.txt", "/x/xa.pdf", "/x/b/a.pdf", "/x/b/c/a.pdf", "/y/x/b/a.pdf",
+    "/x/b", "/xx/b/a.PDF", "/x/it's %_.pdf", "/x/b/a.pdf/c", "/.pdf", "/x/a\nb.pdf", "/x/é*.pdf",
+]  # fmt: skip
+texts_and_wildcards = st.lists(
+    st.sampled_from(["/", "x", "b", "a", ".pdf", "x/", "/x/", "*", "**", "**/", "?", "'", "%"]),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> "LanceTable":
+    database = lancedb.connect(tmp_path_factory.mktemp("paths"))
+    return database.create_table("paths", pa.table({"path": PATHS}))
+
+
+@given(texts_and_wildcards)
+@example(["*", ".pdf"])
+@example(["**/", "*", ".pdf"])
+@example(["/x/", "**"])
+@example(["/x/", "**/", "*", ".pdf"])
+@example(["x/b/"])
+@example(["*", "/a.pdf"])
+@example(["/x/a.pdf"])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_database_takes_a_glob_for_what_its_pattern_is(
+    paths: "LanceTable", parts: list[str]
+) -> None:
+    glob = "".join(parts)
+    pattern = glob_pattern(glob)[:-1] + r"\Z"  # where Python's "$" lets a line end follow
+
+    where = filter_sql(Query(path=glob)) or ""
+    found = paths.search().where(where).to_arrow()["path"].to_pylist()
+
+    assert sorted(found) == sorted(path for path in PATHS if re.search(pattern, path))
 
 
 def test_left_out_paths_and_segments_narrow_any_filter() -> None:
