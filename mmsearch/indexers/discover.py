@@ -22,6 +22,7 @@ from mmsearch.retriever.search.filters import glob_pattern
 HEADER_FILE = "index.json"  # a folder with this and one of the others is an index of ours
 TABLES_FOLDER, LOCK_FILE = "tables", "write.lock"
 INDEX_FILES = (HEADER_FILE, TABLES_FOLDER, LOCK_FILE)
+_LATEST_NS = 2**63 - 1  # in the year 2262: file systems know later times, a table does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Source:
     """A file as the file system describes it.
 
     ``size`` and ``mtime_ns`` cover the subtitles that lie beside a film too, so that a film
-    counts as changed when they do: the sum of the sizes, and the latest of the times.
+    counts as changed when they do: the sum of the sizes, and the latest of the times. A
+    time in the far future is taken for the last that 64 bits can say.
     """
 
     path: Path
@@ -211,7 +213,7 @@ def _source(
     yield Source(
         path,
         sum(one.st_size for one in states),
-        max(one.st_mtime_ns for one in states),
+        min(max(one.st_mtime_ns for one in states), _LATEST_NS),
     )
 
 

@@ -120,6 +120,16 @@ def test_a_broken_link_beside_a_film_does_not_hide_it(tmp_path: Path) -> None:
     assert found(tmp_path) == ["talk.mp4"]
 
 
+def test_a_time_beyond_64_bits_is_the_last_they_can_say(tmp_path: Path) -> None:
+    grow(tmp_path, "a.pdf")
+    in_2400 = 13_569_465_600 * 10**9
+    os.utime(tmp_path / "a.pdf", ns=(in_2400, in_2400))
+    if (tmp_path / "a.pdf").stat().st_mtime_ns != in_2400:
+        pytest.skip("this file system knows no such time")
+
+    assert [source.mtime_ns for source in discover([tmp_path])] == [2**63 - 1]
+
+
 def test_a_pipe_is_not_a_file_to_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pdf")
 

@@ -24,11 +24,12 @@ from mmsearch.retriever.search.backends.rows import (
     found_by,
     id_list,
     id_text,
+    num_new,
     read_rows,
     standing,
 )
 from mmsearch.retriever.search.backends.scanners import Among, NumpyScanner, Scanner
-from mmsearch.retriever.store.rows import VECTOR_COLUMN, any_of
+from mmsearch.retriever.store.rows import any_of
 
 if TYPE_CHECKING:
     from mmsearch.retriever.search.backends.rows import Mask
@@ -197,11 +198,8 @@ def helps(snapshot: "Snapshot", view: "View", rows: Rows, stands: Standing) -> b
     """Say whether so few rows are new that scanning them beside a copy is quick."""
     if len(stands.missing) > MOST_NEW_COMMITS:
         return False
-    if not stands.missing:
-        return True
-    there = snapshot.table.count(f"{VECTOR_COLUMN[view]} IS NOT NULL")
-    num_new = there - (len(rows) - stands.num_dead)
-    return num_new <= max(MOST_NEW_ROWS, MOST_NEW_SHARE * len(rows))
+    few = max(MOST_NEW_ROWS, MOST_NEW_SHARE * len(rows))
+    return num_new(snapshot, view, rows, stands) <= few
 
 
 def _read_new(snapshot: "Snapshot", view: "View", commits: frozenset[str]) -> Copy | None:

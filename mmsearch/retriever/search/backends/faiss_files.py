@@ -40,6 +40,7 @@ from mmsearch.retriever.search.backends.rows import (
     found_by,
     id_list,
     id_numbers,
+    num_new,
     standing,
 )
 from mmsearch.retriever.store.check import Problem
@@ -211,11 +212,11 @@ def _refresh_view(snapshot: "Snapshot", home: Path, view: View) -> bool:
         _build_view(snapshot, home, view, None)
         return True
     stands = standing(here.rows, snapshot.live)
-    num_new = _num_rows(snapshot, view) - (len(here.rows) - stands.num_dead)
-    if num_new + stands.num_dead > STALE_SHARE * len(here.rows):
+    new = num_new(snapshot, view, here.rows, stands)
+    if new + stands.num_dead > STALE_SHARE * len(here.rows):
         _build_view(snapshot, home, view, None)
         return True
-    if num_new <= max(CATCH_UP_ROWS, CATCH_UP_SHARE * len(here.rows)):
+    if new <= max(CATCH_UP_ROWS, CATCH_UP_SHARE * len(here.rows)):
         return False
     path = _folder(home) / _name(here.description, "index")
     index = load_faiss().read_index(str(path))

@@ -106,6 +106,24 @@ def standing(rows: Rows, live: frozenset[str]) -> Standing:
     return Standing(counting if num_dead else None, num_dead, missing)
 
 
+def num_new(snapshot: "Snapshot", view: View, rows: Rows, stands: Standing) -> int:
+    """Return how many rows of a view count in ``snapshot`` and are not here, at most.
+
+    The table has rows that count no more, such as those of a tag, and the manifest counts
+    segments without the view, so neither is asked alone.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not stands.missing:
+        return 0
+    counts = snapshot.manifest.counts
+    lacking = pc.is_in(counts["commit_id"], value_set=pa.array(stands.missing, pa.string()))
+    of_all_views = pc.sum(counts["num_segments"].filter(lacking)).as_py() or 0
+    in_table = snapshot.table.count(f"{VECTOR_COLUMN[view]} IS NOT NULL")
+    return min(of_all_views, in_table - (len(rows) - stands.num_dead))
+
+
 # ---------------------------------------------------------------- out of the tables
 
 

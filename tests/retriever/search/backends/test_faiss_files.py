@@ -146,6 +146,27 @@ def test_refresh_waits_adds_and_makes_anew(store: Store, monkeypatch: pytest.Mon
     assert len(list((store.home / "faiss").iterdir())) == 9  # 2 x 4 and the lock
 
 
+def test_rows_that_only_a_tag_keeps_are_not_new(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be made anew by every run, and before long be used by none."""
+    monkeypatch.setattr(faiss_files, "CATCH_UP_ROWS", 4)
+    with store.writing() as writer:
+        writer.tag("then")
+        writer.remove([document.path for document in store.documents()])
+        add(writer, range(50, 53))
+    backends.build(store.snapshot(), store.home)
+    first = token(store)
+    assert store.snapshot().table.count() > 2 * num_rows(store)
+
+    assert not backends.keep_fresh(store)
+    assert token(store) == first
+    monkeypatch.setattr("mmsearch.retriever.search.backends.answers.MOST_NEW_ROWS", 3)
+    with store.writing() as writer:
+        add(writer, [60], pages=3)
+    assert is_used(store)
+
+
 def token(store: Store) -> str:
     return described(store)["token"]
 
