@@ -174,25 +174,19 @@ def test_a_root_that_is_empty_at_a_look_keeps_what_the_index_holds(
     docs: Path, tmp_path: Path, embedder: WordEmbedder
 ) -> None:
     with Engine.open(tmp_path / "db", create=True, model=embedder) as engine:
-        away = docs.with_name("away")
-
-        def mount(notice: str) -> None:
-            if "is empty:" in notice:
-                assert following.names == {"cat.md"}
-                (away / "dog.md").write_text("The dog.")
-                docs.rmdir()
-                away.rename(docs)
-
         engine.index([docs], ocr=False, num_workers=1)
-        docs.rename(away)
-        docs.mkdir()
-        following = Following(engine, docs, at_notice=mount, sweep_every_s=0.05)
-        removed = 0
-        while following.names != {"cat.md", "dog.md"}:
-            removed += next(following).removed
+        away = docs.rename(docs.with_name("away"))
+        docs.mkdir()  # the mount point of a disk that is not mounted
+        following = Following(engine, docs, sweep_every_s=0.05)
 
-        assert removed == 0
-        assert sum("is empty:" in notice for notice in following.notices) == 1
+        assert next(following).removed == 0
+        assert following.names == {"cat.md"}
+        assert [notice.split(":")[0] for notice in following.notices] == [f"{docs} is empty"]
+
+        docs.rmdir()
+        (away / "dog.md").write_text("The dog.")
+        away.rename(docs)
+        following.until("cat.md", "dog.md")
 
 
 def test_a_watch_of_an_emptied_folder_goes_on_without_it(engine: Engine, docs: Path) -> None:
