@@ -476,20 +476,9 @@ class Engine:
         Raises EmptyQuery, BadFilter, UnreadableFile for the query's own media, BadItem or
         OutOfMemory where they are too much for the model, and ValueError for ``k < 1``.
         """
-        from mmsearch.retriever.search.grouping import best_of_alike
-
         asked = Query(query) if isinstance(query, str) else query
-        question, searcher = self._question(asked, ocr=ocr), self._searcher()
-        if not collapse:
-            return searcher.search(question, k=k, group=group)
-        wanted = k
-        while True:
-            wanted *= 2
-            hits = searcher.search(question, k=wanted, group=group)
-            found = self._store.segments([hit.segment_id for hit in hits])
-            best = best_of_alike(hits, {one.segment_id: one for one in found}, k=k)
-            if len(best) == k or len(hits) < wanted:
-                return [replace(hit, rank=rank) for rank, hit in enumerate(best, start=1)]
+        question = self._question(asked, ocr=ocr)
+        return self._searcher().search(question, k=k, group=group, collapse=collapse)
 
     def similar(self, segment_id: str, *, k: int = 10) -> list[Hit]:
         """Return the segments most like one of the index, itself left out.

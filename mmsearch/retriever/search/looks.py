@@ -33,6 +33,7 @@ from mmsearch.values import TextOrigin
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
 
     Looks = npt.NDArray[np.uint64]
     Pairs = npt.NDArray[np.int64]
@@ -92,7 +93,7 @@ def groups_of(snapshot: Snapshot) -> list[list[StoredSegment]]:
     segment is in two groups.
     """
     ids, looks, _ = _looks_of(snapshot)
-    return _groups(snapshot, ids, looks, near_pairs(looks))
+    return _groups(snapshot, ids, near_pairs(looks))
 
 
 def num_alike(snapshot: Snapshot, commits: Collection[str]) -> int:
@@ -104,16 +105,16 @@ def num_alike(snapshot: Snapshot, commits: Collection[str]) -> int:
 
     if not commits:
         return 0
-    ids, looks, commit_ids = _looks_of(snapshot)
-    is_new = np.isin(commit_ids, list(commits)) if len(ids) else np.zeros(0, dtype=bool)
+    ids, looks, is_new = _looks_of(snapshot, frozenset(commits))
     new = np.flatnonzero(is_new)
     if not len(new):
         return 0
     pairs = _pairs_with(looks, new) if len(new) <= _FEW else near_pairs(looks)
     pairs = pairs[is_new[pairs].any(axis=1)]
-    fresh = {ids[at] for at in new}
+    near = np.unique(pairs)
+    fresh = set(ids.take(near[is_new[near]]).to_pylist())
     count = 0
-    for group in _groups(snapshot, ids, looks, pairs):
+    for group in _groups(snapshot, ids, pairs):
         num_new = sum(one.segment_id in fresh for one in group)
         count += num_new if num_new < len(group) else num_new - 1
     return count
@@ -220,29 +221,37 @@ def _pairs_with(looks: "Looks", new: "Pairs") -> "Pairs":
     return np.concatenate(found)
 
 
-def _looks_of(snapshot: Snapshot) -> "tuple[list[str], Looks, npt.NDArray[np.str_]]":
-    """Return id, look and commit of every live segment that has a look."""
-    import numpy as np
+def _looks_of(
+    snapshot: Snapshot, commits: Collection[str] = frozenset()
+) -> "tuple[pa.ChunkedArray, Looks, npt.NDArray[np.bool_]]":
+    """Return id and look of every live segment that has a look, and if it is of ``commits``.
 
-    ids: list[str] = []
-    looks: list[Looks] = []
-    commits: list[str] = []
+    No Python object for each: there may be millions.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    ids: list[pa.Array] = []
+    looks: list[Looks] = [np.zeros(0, dtype=np.uint64)]
+    is_new: list[npt.NDArray[np.bool_]] = [np.zeros(0, dtype=bool)]
     columns = ("segment_id", "commit_id", "look")
     for batch in snapshot.table.batches(columns, "look IS NOT NULL"):
-        live = [at for at, one in enumerate(batch["commit_id"].to_pylist()) if one in snapshot.live]
-        ids += batch["segment_id"].take(live).to_pylist()
-        commits += batch["commit_id"].take(live).to_pylist()
-        looks.append(batch["look"].take(live).to_numpy(zero_copy_only=False))
-    joined = np.concatenate(looks) if looks else np.zeros(0)
-    return ids, joined.astype(np.uint64), np.asarray(commits, dtype=np.str_)
+        encoded = batch["commit_id"].dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        of = encoded.indices.to_numpy()
+        live = np.array([name in snapshot.live for name in names], dtype=bool)[of]
+        ids.append(batch["segment_id"].filter(pa.array(live)))
+        looks.append(batch["look"].to_numpy(zero_copy_only=False)[live])
+        is_new.append(np.array([name in commits for name in names], dtype=bool)[of][live])
+    return pa.chunked_array(ids, pa.string()), np.concatenate(looks), np.concatenate(is_new)
 
 
 def _groups(
-    snapshot: Snapshot, ids: Sequence[str], looks: "Looks", pairs: "Pairs"
+    snapshot: Snapshot, ids: "pa.ChunkedArray", pairs: "Pairs"
 ) -> list[list[StoredSegment]]:
     groups = []
     for places in _components(pairs):
-        segments = _segments(snapshot, [ids[place] for place in places])
+        segments = _segments(snapshot, ids.take(places).to_pylist())
         groups += [group for group in _around_the_first(segments) if len(group) > 1]
     return sorted(groups, key=lambda group: (-len(group), _place(group[0])))
 
