@@ -2,12 +2,16 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# Systems write back what nobody flushes within a minute; and clocks are set.
+WRITTEN_BACK_S = 600.0
 
 
 def flush(path: Path) -> None:
@@ -40,7 +44,10 @@ def write_file(path: Path, content: "bytes | pa.Buffer") -> None:
 
 
 class NewFiles:
-    """Flushes what was added to some folders since it last looked.
+    """Flushes what was added to some folders since it last looked, or not long before.
+
+    What a killed writer left was perhaps never flushed, and versions to come build on it:
+    a kill and a power cut a minute later would take both.
 
     Lance never changes a file it has written and flushes none of them, so bringing its
     new files to the disk after a commit makes that commit durable. A new folder (of an
@@ -48,7 +55,7 @@ class NewFiles:
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        self._seen = {folder: _names(folder) for folder in folders}
+        self._seen = {folder: _names(folder) - _recent(folder) for folder in folders}
 
     def flush(self) -> None:
         """Bring them, and their names, to the disk."""
@@ -62,6 +69,17 @@ class NewFiles:
             if new:
                 flush(folder)
             self._seen[folder] = names
+
+
+def _recent(folder: Path) -> set[str]:
+    """Return the names of files that the system may not have brought to the disk by itself."""
+    since, recent = time.time() - WRITTEN_BACK_S, set()
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat().st_mtime > since:
+                    recent.add(entry.name)
+    return recent
 
 
 def _flush_whole(path: Path) -> None:

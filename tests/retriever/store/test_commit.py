@@ -477,6 +477,29 @@ def test_what_an_unfinished_commit_left_goes_with_its_writer(
     assert len(media_files(store)) == 1
 
 
+def test_what_a_killed_writer_had_no_time_to_flush_the_next_one_flushes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit is seen and built upon: a power cut must not take it from under the next."""
+    with monkeypatch.context() as killed:
+        killed.setattr(durable.NewFiles, "flush", lambda _: None)
+        with store.writing() as writer:
+            put(writer, "/a.pdf", ["text"])
+    files = {path for path in store.path.glob("tables/*/*/*") if path.is_file()}
+    flushed, flush = set(), durable.flush
+
+    def seen(path: Path) -> None:
+        flushed.add(path)
+        flush(path)
+
+    monkeypatch.setattr(durable, "flush", seen)
+    with Store.open(store.path).writing() as writer:
+        put(writer, "/b.pdf", ["text"])
+
+    hints = {path for path in files if path.suffix == ".json"}  # Lance's own, replaced each time
+    assert files - hints <= flushed
+
+
 def test_a_second_writer_is_refused_with_the_name_of_the_first(store: Store) -> None:
     with (
         store.writing(),
