@@ -2,6 +2,7 @@
 
     python benchmarks/reliability/kill.py [--trials 1000] [--seed 0] [--out RESULTS.json]
     python benchmarks/reliability/kill.py --only 137          one trial of that seed again
+    python benchmarks/reliability/kill.py --sum A.json B.json  runs of several seeds as one
 
 A trial changes a few files, kills what is done to the index, opens the index at once as a
 reader does, does the same again, and holds every row against undisturbed runs over the
@@ -17,13 +18,14 @@ kill left behind meets the next. Three ways to die, in turn:
 Most lives read files without workers (`deeds.read_here`), one in four reads as users do.
 """
 
+import json
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +140,13 @@ def main() -> None:
     parser.add_argument("--enough", type=int, help="Stop after so many kills.")
     parser.add_argument("--minutes", type=float, help="Stop after so many minutes.")
     parser.add_argument("--only", type=int, help="Run the life of this trial, up to it, alone.")
+    parser.add_argument("--sum", type=Path, nargs="+", help="Add up these results instead.")
     asked = parser.parse_args()
+    if asked.sum:
+        told = added_up([json.loads(path.read_text()) for path in asked.sum])
+        asked.out.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        print(show(told, told["wall_s"]))
+        return
     here, began = report.machine(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
         findings = trials(
@@ -418,6 +426,21 @@ def summary(findings: Findings) -> dict[str, Any]:
         "ends_with_rows_nobody_counts": dict(findings.leftovers),
         "wrong": findings.wrong,
     }
+
+
+def added_up(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return several runs, of seeds of their own, as one."""
+    told: dict[str, Any] = {"seeds": [run["seed"] for run in runs], "wrong": []}
+    told["machines"] = [run["machine"] | {"wall_s": run["wall_s"]} for run in runs]
+    for run in runs:
+        for name, value in run.items():
+            if isinstance(value, dict) and name != "machine":
+                told[name] = dict(sorted((Counter(told.get(name, {})) + Counter(value)).items()))
+            elif isinstance(value, int | float) and name != "seed":
+                told[name] = round(told.get(name, 0) + value, 1)
+        told["wrong"] += run["wrong"]
+    told["boundaries_killed_at"] = len(told["kills_by_boundary"])
+    return told
 
 
 def show(told: dict[str, Any], wall_s: float) -> str:
