@@ -150,7 +150,7 @@ class StoreNotFound(StoreError):
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
-        self.hint = f"mmsearch index FILES... --db {path}"
+        self.hint = f"mmsearch index FILES... --db {shlex.quote(self.path)}"
         super().__init__(f"no index at {path}")
 
 
@@ -168,7 +168,10 @@ class StoreDamaged(StoreError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path = str(path)
-        self.hint = f"mmsearch doctor --db {path}, or index the files again into a new folder"
+        self.hint = (
+            f"mmsearch doctor --db {shlex.quote(self.path)}, "
+            "or index the files again into a new folder"
+        )
         super().__init__(f"{path} cannot be opened: {reason}")
 
 

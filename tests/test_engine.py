@@ -23,6 +23,7 @@ from mmsearch.errors import (
     NothingToIndex,
     SegmentNotFound,
     SpaceMismatch,
+    StoreDamaged,
     StoreLocked,
     StoreNotFound,
     UnreadableFile,
@@ -119,6 +120,18 @@ def test_a_film_is_read_again_when_its_subtitles_change(indexed: Engine, docs: P
     subtitles.unlink()
     assert indexed.index([docs], ocr=False).documents == 1
     assert words_of_the_film() == {""}
+
+
+def test_a_remedy_can_be_typed_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFound) as missing:
+        Engine.open(tmp_path / "my index")
+    (tmp_path / "my index").mkdir()
+    (tmp_path / "my index" / "index.json").write_text("x")
+    with pytest.raises(StoreDamaged) as damaged:
+        Engine.open(tmp_path / "my index")
+
+    for refused in (missing, damaged):
+        assert f"--db '{tmp_path}/my index'" in refused.value.hint
 
 
 def test_an_empty_folder_removes_nothing_before_it_is_said_so(indexed: Engine, docs: Path) -> None:
