@@ -131,7 +131,7 @@ def _glob_sql(glob: str) -> str:
         if text
     ]
     anywhere = not is_whole and not any(texts[:-1]) and set(wildcards[:-1]) <= {"**/"}
-    is_end = anywhere and wildcards[-1:] == ["*"] and last and "/" not in last
+    is_end = anywhere and wildcards[-1:] == ["*"] and last
     is_begin = is_whole and wildcards == ["**"] and not last
     if not is_end and not is_begin:
         conditions.append(f"regexp_like(path, {quoted(glob_pattern(glob))})")

@@ -192,6 +192,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> "LanceTable":
 @given(texts_and_wildcards)
 @example(["*", ".pdf"])
 @example(["**/", "*", ".pdf"])
+@example(["?", "*", ".pdf"])
 @example(["/x/", "**"])
 @example(["/x/", "**/", "*", ".pdf"])
 @example(["x/b/"])
