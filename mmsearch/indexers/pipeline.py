@@ -114,7 +114,8 @@ class IndexReport:
     documents, segments: read and committed in this run, each counted once
     skipped:       unchanged since an earlier run
     removed:       documents whose file is gone
-    failed:        documents that could not be read in this run
+    failed:        documents that could not be read in this run; one whose OCR alone failed is
+                   among ``documents`` too, and found by its looks
     failed_before: documents that failed in an earlier run and were not tried again
     unsupported:   files that no reader is for
     seconds:       wall time by stage, which overlap: ``plan``, ``read`` (waiting for it),
@@ -236,6 +237,10 @@ class _Tally:
         self._segments += document.num_segments
         if document.awaits_ocr:
             self._once[document.path] = document.num_segments
+
+    def failed(self, path: str, reason: str) -> None:
+        """Report a document that failed in its second reading; its first one stays."""
+        self._failed.append(Failure(path, reason))
 
     def tell(self, path: str, *, is_segment: bool, commit_waited_s: float) -> None:
         """Count a segment or the end of a document, and tell of it."""
@@ -428,7 +433,12 @@ class _Pass:
             error=document.error,
             awaits_ocr=document.awaits_ocr and not document.error,
         )
-        if known and not document.error:
+        if known and document.error:
+            # It goes on being found by its looks; its words are given up until --again.
+            self._tally.failed(path, f"no words were read in it: {document.error}")
+            self._committer.put(replace(known, awaits_ocr=False), None)
+            return
+        if known:
             if known.content_hash != reading.content_hash:
                 return  # it changed since it was first read: for the next run, which sees that
             if not document.is_changed and len(rows) == known.num_segments:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import made_files
 import psutil
 import pytest
-from conftest import WordEmbedder
+from conftest import POISON, WordEmbedder
 from PIL import Image
 
 from mmsearch import Engine, Item
@@ -20,7 +20,7 @@ from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.pipeline import Progress
 from mmsearch.indexers.rates import NAME, read_rates
 from mmsearch.retriever.store.store import Writer
-from mmsearch.values import Document, Kind, Role, View
+from mmsearch.values import Document, Kind, Role, Status, View
 
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
@@ -289,6 +289,23 @@ def test_words_that_were_not_read_are_read_by_the_next_run_with_ocr(
     assert waiting >= 1
     assert (resumed.documents, resumed.skipped) == (1, 2)
     assert "museum" in engine.query("museum", k=1)[0].text
+
+
+def test_a_picture_whose_words_are_no_good_is_still_found_by_its_looks(
+    engine: Engine, signs: Path
+) -> None:
+    made_files.picture_of(f"The {POISON} cabinet").save(signs / "sign.png")
+
+    report = engine.index([signs])
+
+    [failure] = report.failed
+    assert Path(failure.path).name == "sign.png"
+    assert failure.reason.startswith("no words were read in it: ")
+    sign = document(engine, "sign.png")
+    assert (sign.status, sign.num_segments, sign.awaits_ocr) == (Status.DONE, 1, False)
+    assert (report.documents, report.segments) == (4, 4)
+    assert engine.check() == []
+    assert engine.index([signs]).skipped == 4
 
 
 def test_a_run_without_ocr_leaves_nothing_to_be_read(engine: Engine, signs: Path) -> None:
