@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "default"
 _AS_MADE = ModelSettings()
-_MAX_WORKERS = 32
 _LOCK_POLL_S = 0.25  # between two tries of a watcher, while another process is writing
 _QUERY_WORKERS = 2  # kept between queries, so that several threads may ask with media
 
@@ -294,7 +293,7 @@ class Engine:
         """
         from mmsearch.indexers.estimate import estimate
         from mmsearch.indexers.rates import read_rates
-        from mmsearch.retriever.embedding.cores import num_cores
+        from mmsearch.indexers.sandbox import default_workers
         from mmsearch.retriever.store.store import Store
 
         path = Path(db)
@@ -302,7 +301,7 @@ class Engine:
             plan,
             read_rates(Store.open(path).home) if Store.exists(path) else {},
             policy=ReadPolicy(ocr=ocr),
-            num_workers=num_workers or min(num_cores(), _MAX_WORKERS),
+            num_workers=num_workers or default_workers(),
             budget_s=budget_s,
         )
 
@@ -344,7 +343,7 @@ class Engine:
         from mmsearch.indexers import pipeline
         from mmsearch.indexers.kept import KeptSegments
         from mmsearch.indexers.rates import add_rates
-        from mmsearch.retriever.embedding.cores import num_cores
+        from mmsearch.indexers.sandbox import default_workers
         from mmsearch.retriever.search.backends import keep_fresh
         from mmsearch.retriever.search.looks import num_alike
 
@@ -362,7 +361,7 @@ class Engine:
                 embedder=lambda: self.embedder,
                 writer=writer,
                 policy=self._policy(ocr),
-                num_workers=num_workers or min(num_cores(), _MAX_WORKERS),
+                num_workers=num_workers or default_workers(),
                 plan_s=time.perf_counter() - began,
                 on_progress=on_progress,
                 kept=KeptSegments(self._store),

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AS_MADE = ModelSettings()
-_MAX_WORKERS = 8
 
 # ---------------------------------------------------------------- whole
 
@@ -211,7 +210,7 @@ def rebuild(
     from mmsearch.indexers.kept import KeptSegments
     from mmsearch.indexers.plan import make_plan
     from mmsearch.indexers.rates import add_rates
-    from mmsearch.retriever.embedding.cores import num_cores
+    from mmsearch.indexers.sandbox import default_workers
     from mmsearch.retriever.store.generations import take_over
     from mmsearch.retriever.store.store import Store
 
@@ -239,7 +238,7 @@ def rebuild(
                 policy=ReadPolicy(
                     ocr=ocr, max_pixels=chosen.space.max_pixels, max_frames=chosen.space.max_frames
                 ),
-                num_workers=num_workers or min(num_cores(), _MAX_WORKERS),
+                num_workers=num_workers or default_workers(),
                 on_progress=on_progress,
                 kept=KeptSegments(new),
             )

@@ -30,16 +30,23 @@ from typing import Any
 from mmsearch.errors import MMSearchError, UnreadableFile
 from mmsearch.indexers import wire
 from mmsearch.indexers.wire import ReadTask
+from mmsearch.retriever.embedding.cores import num_cores
 from mmsearch.values import Kind, Segment
 
-__all__ = ["ReadTask", "Sandbox"]
+__all__ = ["ReadTask", "Sandbox", "default_workers"]
 
+_MAX_WORKERS = 32
 _START_TIMEOUT_S = 60.0
 # Workers end themselves on time, by an alarm; this is for one that is stopped or stuck in
 # the kernel. It must not be so short that a busy machine makes us accuse a file.
 _GRACE_S = 5.0
 _SHORT = frozenset({Kind.IMAGE, Kind.TEXT})  # read in a moment, as a rule
 _STEP_NAMES = {Kind.PDF: "page", Kind.IMAGE: "picture", Kind.VIDEO: "clip", Kind.TEXT: "passage"}
+
+
+def default_workers() -> int:
+    """Return how many processes read best here: one for each core that is ours, at most 32."""
+    return min(num_cores(), _MAX_WORKERS)
 
 
 class Sandbox:
