@@ -12,7 +12,7 @@ A second door beside `mmsearch.engine`: none of these needs a query. It knows no
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,19 @@ _AS_MADE = ModelSettings()
 # ---------------------------------------------------------------- whole
 
 
+@contextlib.contextmanager
+def _beyond_mending() -> Iterator[None]:
+    """What not even these two can look into is not mended by typing their name again."""
+    try:
+        yield
+    except StoreDamaged as error:
+        error.hint = (
+            "nothing here can mend that: index the files again into a new folder (--db DIR)"
+        )
+        raise
+
+
+@_beyond_mending()
 def check(db: str | Path) -> "list[Problem]":
     """Return what is wrong with an index; nothing, if it is whole.
 
@@ -51,6 +64,7 @@ def check(db: str | Path) -> "list[Problem]":
     return problems
 
 
+@_beyond_mending()
 def repair(db: str | Path) -> list[str]:
     """Mend what `check` finds; return a sentence for each thing that was done.
 

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from test_commit import contents, largest_file
 from toy_store import SPACE, put
 
-from mmsearch.errors import StoreError, StoreLocked, StoreNotFound
+from mmsearch import upkeep
+from mmsearch.errors import StoreDamaged, StoreError, StoreLocked, StoreNotFound
 from mmsearch.retriever.store.store import Store
 
 HOLDS = {"/a.pdf": ["one", "two"], "/b.pdf": ["island"]}
@@ -174,3 +176,17 @@ def test_a_copy_of_an_index_is_one(store: Store, tmp_path: Path) -> None:
         writer.remove(["/a.pdf"])
     assert contents(copy) == {"/b.pdf": ["island"]}
     assert contents(store) == HOLDS
+
+
+@pytest.mark.parametrize("look", [upkeep.check, upkeep.repair])
+def test_doctor_does_not_send_to_doctor_where_it_cannot_help(
+    tmp_path: Path, look: Callable[[Path], object]
+) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "index.json").write_text("{")
+
+    with pytest.raises(StoreDamaged) as failed:
+        look(tmp_path / "db")
+
+    assert "doctor" not in failed.value.hint
+    assert "new folder" in failed.value.hint
