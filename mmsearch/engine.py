@@ -631,11 +631,6 @@ class Engine:
         """Return what is wrong with the index: nothing, if it is whole."""
         return self._store.check()
 
-    def repair(self) -> list[str]:
-        """Mend what `check` finds and can be mended; return what was done."""
-        with self._store.writing() as writer:
-            return writer.repair()
-
 
 def _when_unlocked(
     index: "Callable[[], IndexReport]", on_notice: Callable[[str], object]

@@ -341,26 +341,19 @@ class Writer:
 
     def _rewrite_half_dead_packs(self) -> None:
         """Write the rest of packs that are mostly dead anew, then all that name them."""
-        import pyarrow.compute as pc
-
         if self._tagged() is None:
             return
         manifests = dict(self._tags.manifests())
         today = self._documents.rows(documents_schema().names)
-        packs = {
-            pack
-            for table in (today, *manifests.values())
-            for pack in pc.unique(table["pack"]).to_pylist()
-            if pack
-        }
+        commits_of: dict[str, set[str]] = {}
+        for table in (today, *manifests.values()):
+            columns = (table[name].to_pylist() for name in ("pack", "commit_id"))
+            for pack, commit in zip(*columns, strict=True):
+                if pack:
+                    commits_of.setdefault(pack, set()).add(commit)
         renamed = {}
-        for pack in sorted(packs):
+        for pack, commits in sorted(commits_of.items()):
             held = self._thumbnails_of(pack)
-            commits = {
-                commit
-                for table in (today, *manifests.values())
-                for commit in table.filter(pc.equal(table["pack"], pack))["commit_id"].to_pylist()
-            }
             found = (
                 self._segments.rows(["segment_id"], any_of("commit_id", some))
                 for some in _some_at_a_time(sorted(commits))

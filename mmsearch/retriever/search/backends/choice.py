@@ -8,6 +8,7 @@ still helps with.
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ class Backends:
         return snapshot
 
 
-class _Copies(Backends):
+class _Copies(Backends, ABC):
     """Keeps the answers over the last snapshot, and copies for the next one."""
 
     def __init__(self) -> None:
@@ -88,8 +89,9 @@ class _Copies(Backends):
         """Return what changes when copies are to be opened anew."""
         return None
 
+    @abstractmethod
     def _index(self, snapshot: "Snapshot") -> CopiedIndex:
-        raise NotImplementedError
+        """Return what answers for a snapshot that is new."""
 
 
 class FaissBackends(_Copies):
