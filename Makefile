@@ -31,8 +31,9 @@ demo: $(VENV)/core ## Index the sample corpus, ask it a few questions and print 
 	    --type image --db $(DEMO) -k 3 --no-json
 	$(BIN)/mmsearch eval sample_corpus/queries.jsonl --db $(DEMO) --no-json
 
+# Side by side, one thread each; `pytest` alone runs them one after the other.
 test: $(VENV)/dev ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/dev ## Check style, types and the arrows between layers
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@
     ├── BadInput                 a file, a query or a setting we were handed    1
     │   ├── UnreadableFile       one source; ends that document, not the run
     │   ├── NothingToIndex       no such path, or no supported file under it
+    │   ├── FilesGone            a rebuild would lose documents whose file is not there
     │   ├── EmptyQuery
     │   ├── BadFilter            ``where`` is not SQL over the filter columns
     │   ├── BadQueryFile         a line of queries.jsonl
@@ -36,7 +37,7 @@ TypeError: no caller should be tempted to catch them.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -77,6 +78,19 @@ class NothingToIndex(BadInput):
             "'mmsearch remove' takes out what was deleted"
         )
         super().__init__(f"nothing to index at {path}: {reason}")
+
+
+class FilesGone(BadInput):
+    """Documents of an index whose files are not there, and which a rebuild would lose."""
+
+    hint = "bring them back (is a disk not mounted?), or --forget-missing"
+
+    def __init__(self, db: Path | str, paths: Sequence[str], *, num_documents: int) -> None:
+        self.paths = tuple(paths)
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        super().__init__(
+            f"{len(paths)} of the {num_documents} files that {db} knows are gone: {paths[0]}{more}"
+        )
 
 
 class EmptyQuery(BadInput):

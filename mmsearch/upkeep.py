@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.errors import MissingExtra, MMSearchError, NothingToIndex, StoreDamaged, StoreError
+from mmsearch.errors import FilesGone, MissingExtra, MMSearchError, StoreDamaged, StoreError
 from mmsearch.retriever.models.description import ModelSettings
 from mmsearch.values import ReadPolicy, Space
 
@@ -204,6 +204,7 @@ def rebuild(
     dtype: str = "auto",
     settings: ModelSettings = _AS_MADE,
     ocr: bool = True,
+    forget_missing: bool = False,
     num_workers: int | None = None,
     on_progress: "Callable[[Progress], object] | None" = None,
 ) -> RebuildReport:
@@ -216,8 +217,9 @@ def rebuild(
     model:    by default that of the index, for other ``settings`` of it
     settings: what is left open is as the index has it for the same model, else as the
               other model has it
-    Raises StoreLocked, NothingToIndex where not one file is there any more, and what
-    `Engine.open` raises for a model and its settings.
+    forget_missing: go on without the documents whose file is gone
+    Raises StoreLocked, FilesGone where files are gone that are not to be forgotten, or all
+    are; and what `Engine.open` raises for a model and its settings.
     """
     from mmsearch.indexers import pipeline
     from mmsearch.indexers.discover import files_of
@@ -235,12 +237,9 @@ def rebuild(
             return RebuildReport(space=store.space)
         files = dict(files_of(document.path for document in store.documents()))
         sources = [source for source in files.values() if source]
-        if files and not sources:
-            raise NothingToIndex(
-                store.path,
-                f"all {len(files)} files it knows are gone",
-                hint="bring the files back to where they were (is a disk not mounted?)",
-            )
+        missing = tuple(path for path, source in files.items() if source is None)
+        if missing and not (forget_missing and sources):
+            raise FilesGone(store.path, missing, num_documents=len(files))
         embedder = chosen.load()
         new = _begun(store, chosen.space)
         with new.writing() as writer:
@@ -261,7 +260,6 @@ def rebuild(
         _accelerate_like(store, new)
         tags = tuple(tag.name for tag in store.tags())
         take_over(store.path, replace(store.header, data=new.path.name, space=chosen.space))
-    missing = tuple(path for path, source in files.items() if source is None)
     return RebuildReport(space=chosen.space, run=run, missing=missing, tags=tags)
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import WordEmbedder
 
 from mmsearch import Engine, ModelSettings
-from mmsearch.errors import NothingToIndex, SpaceMismatch, StoreLocked
+from mmsearch.errors import FilesGone, SpaceMismatch, StoreLocked
 from mmsearch.retriever.models.tiny import write_random_checkpoint
 from mmsearch.upkeep import rebuild
 
@@ -176,10 +176,14 @@ def test_a_full_disk_leaves_the_old_index_as_it_was(db: Path) -> None:
         assert engine.check() == []
 
 
-def test_files_that_are_gone_are_reported_and_left_out(docs: Path, db: Path) -> None:
+def test_files_that_are_gone_are_forgotten_only_when_that_is_said(docs: Path, db: Path) -> None:
     (docs / "cat.md").unlink()
 
-    report = rebuild(db, model=OTHER, ocr=False, num_workers=1)
+    with pytest.raises(FilesGone, match=r"1 of the 3 files .* are gone: .*cat\.md"):
+        rebuild(db, model=OTHER, ocr=False, num_workers=1)
+    with Engine.open(db, model=WordEmbedder()) as engine:
+        assert len(rows_of(engine)) == 4
+    report = rebuild(db, model=OTHER, ocr=False, forget_missing=True, num_workers=1)
 
     assert report.missing == (f"{docs}/cat.md",)
     with Engine.open(db, model=OTHER) as engine:
@@ -189,8 +193,8 @@ def test_files_that_are_gone_are_reported_and_left_out(docs: Path, db: Path) -> 
 def test_where_every_file_is_gone_nothing_is_rebuilt(docs: Path, db: Path) -> None:
     docs.rename(docs.with_name("unmounted"))
 
-    with pytest.raises(NothingToIndex, match="all 3 files"):
-        rebuild(db, model=OTHER, ocr=False, num_workers=1)
+    with pytest.raises(FilesGone, match="3 of the 3 files"):
+        rebuild(db, model=OTHER, ocr=False, forget_missing=True, num_workers=1)
 
     with Engine.open(db, model=WordEmbedder()) as engine:
         assert len(rows_of(engine)) == 4

@@ -8,6 +8,8 @@ from mmsearch import upkeep
 from mmsearch.cli.options import DEFAULT_DATABASE, AsJson, Database
 from mmsearch.cli.output import print_json, say, wants_json
 
+_SHOWN = 20
+
 
 def doctor(
     db: Database = DEFAULT_DATABASE,
@@ -32,11 +34,16 @@ def doctor(
                 "problems": [{"problem": one.sentence, "remedy": one.remedy} for one in problems],
             }
         )
-    for line in mended:
-        say(f"mended: {line}")
-    for one in problems:
-        say(f"problem: {one.sentence}")
-        say(f"    try: {one.remedy}")
+    _say_some([f"mended: {line}" for line in mended])
+    _say_some([f"problem: {one.sentence}\n    try: {one.remedy}" for one in problems])
     if problems:
         raise typer.Exit(1)
     say(f"{db} is whole")
+
+
+def _say_some(lines: list[str]) -> None:
+    """Say the first of many: a folder that is gone harms every document alike."""
+    for line in lines[:_SHOWN]:
+        say(line)
+    if len(lines) > _SHOWN:
+        say(f"and {len(lines) - _SHOWN} more (--json names them all)")

@@ -44,6 +44,12 @@ def rebuild(
     max_pixels: MaxPixels = None,
     dims: Dims = None,
     ocr: Annotated[bool, typer.Option(help="Read the words in pictures, scans and films.")] = True,
+    forget_missing: Annotated[
+        bool,
+        typer.Option(
+            "--forget-missing", help="Go on without documents whose file is gone; else that stops."
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Reader processes; by default one a core.", show_default=False),
@@ -53,8 +59,8 @@ def rebuild(
     """Read the files of an index again and embed them with another model or settings.
 
     The index answers as before until all is done. Safe to interrupt: run it again with the
-    same options to go on. Files that are gone are named and left out. Ends with exit code 3
-    when some files failed or are gone.
+    same options to go on. Where files are gone nothing is done, unless they are to be
+    forgotten. Ends with exit code 3 when some files failed or were forgotten.
 
     For example:
 
@@ -71,6 +77,7 @@ def rebuild(
                 dtype=dtype,
                 settings=settings,
                 ocr=ocr,
+                forget_missing=forget_missing,
                 num_workers=workers,
                 on_progress=listener.indexing,
             )

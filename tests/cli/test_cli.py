@@ -646,9 +646,11 @@ def test_an_index_is_rebuilt_by_the_command_that_the_refusal_names(
     remedy = refused.err.partition("mmsearch rebuild ")[2]
     (home / "docs" / "red.png").unlink()
 
-    done = run("rebuild", *shlex.split(remedy), "--no-ocr", "--json")
+    gone = run("rebuild", *shlex.split(remedy), "--no-ocr", "--json")
+    done = run("rebuild", *shlex.split(remedy), "--no-ocr", "--forget-missing", "--json")
 
     assert refused.code == 4
+    assert (gone.code, "--forget-missing" in gone.err) == (1, True)
     assert done.code == 3, "a file is gone"
     assert done.json["missing"] == [str(home / "docs" / "red.png")]
     assert (done.json["documents"], done.json["segments"]) == (1, 3)

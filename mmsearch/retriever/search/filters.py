@@ -5,7 +5,7 @@ condition over the filter columns, and nothing else gets through.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from mmsearch.errors import BadFilter
@@ -42,12 +42,12 @@ def filter_sql(query: Query) -> str | None:
     """
     conditions = []
     if query.where is not None:
-        conditions.append(f"({checked(query.where)})")
+        conditions.append(checked(query.where))
     if query.kinds is not None:
         conditions.append(_kinds_sql(query.kinds))
     if query.path is not None:
         conditions.append(_glob_sql(query.path))
-    return " AND ".join(conditions) or None
+    return _all_of(conditions)
 
 
 def checked(where: str) -> str:
@@ -140,12 +140,18 @@ def _glob_sql(glob: str) -> str:
 
 def excluding(where: str | None, *, paths: Iterable[str], segments: Iterable[str]) -> str | None:
     """Return ``where`` narrowed to other paths and segments than these."""
-    conditions = [] if where is None else [f"({where})"]
+    conditions = [] if where is None else [where]
     for column, values in (("path", paths), ("segment_id", segments)):
         listed = ", ".join(quoted(value) for value in sorted(values))
         if listed:
             conditions.append(f"{column} NOT IN ({listed})")
-    return " AND ".join(conditions) or None
+    return _all_of(conditions)
+
+
+def _all_of(conditions: Sequence[str]) -> str | None:
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None  # as it was typed, for error messages
+    return " AND ".join(f"({one})" for one in conditions)
 
 
 def _known_word(where: str, word: str, *, called: bool) -> str:

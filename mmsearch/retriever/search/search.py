@@ -135,14 +135,14 @@ class Searcher:
             return _listed(snapshot, found, [word_share(words.terms, some) for some in held])
 
         asked: dict[Signal, Callable[[], _List]] = {}
+        if words.terms:  # first, for it takes longest
+            asked[Signal.WORDS] = by_words
         if question.visual is not None:
             asked[Signal.VISUAL] = partial(
                 by_vector, View.VISUAL, question.visual, question.visual_side
             )
         if question.text is not None:
             asked[Signal.TEXT] = partial(by_vector, View.TEXT, question.text, question.text_side)
-        if words.terms:
-            asked[Signal.WORDS] = by_words
         if len(asked) < 2:
             return {signal: ask() for signal, ask in asked.items()}
         answers = {signal: _threads().submit(ask) for signal, ask in asked.items()}

@@ -5,13 +5,15 @@ sidecar must agree. A document that is not whole cannot be completed from here, 
 forgets it, and the next ``mmsearch index`` reads its file again.
 """
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmsearch.errors import StoreError
 from mmsearch.retriever.store import indexes
+from mmsearch.retriever.store.header import index_folder
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import UNIT_TOLERANCE, VECTOR_COLUMN
 from mmsearch.retriever.store.tables import Table
@@ -39,27 +41,31 @@ class Problem:
 
 def problems_of(snapshot: "Snapshot", media: Media) -> list[Problem]:
     """Return everything wrong with what readers of ``snapshot`` see; nothing if it is whole."""
+    fix = f"mmsearch doctor --fix --db {shlex.quote(str(index_folder(snapshot.home)))}"
     segments = snapshot.table
     try:
         return [
-            *_doubled_documents(snapshot.manifest),
-            *_broken_documents(snapshot.manifest, segments, media),
-            *_missing_indexes(segments),
-            *_damaged_indexes(segments),
+            *_broken(_doubled_documents(snapshot.manifest), fix),
+            *_broken(_broken_documents(snapshot.manifest, segments, media), fix),
+            *(Problem(sentence=one, remedy=fix) for one in _missing_indexes(segments)),
+            *(Problem(sentence=one, remedy=fix) for one in _damaged_indexes(segments)),
         ]
     except StoreError as error:
         sentence, remedy = str(error), "index the files again into a new folder (--db DIR)"
         return [Problem(sentence=sentence, remedy=remedy)]
 
 
-def _doubled_documents(manifest: "Manifest") -> Iterator[Problem]:
+def _doubled_documents(manifest: "Manifest") -> Iterator[tuple[str, str]]:
     times = Counter(document.path for document in manifest.documents)
     for path, count in times.items():
         if count > 1:
-            yield _broken(path, f"is in the manifest {count} times")
+            yield path, f"is in the manifest {count} times"
 
 
-def _broken_documents(manifest: "Manifest", segments: Table, media: Media) -> Iterator[Problem]:
+def _broken_documents(
+    manifest: "Manifest", segments: Table, media: Media
+) -> Iterator[tuple[str, str]]:
+    """Give the paths of documents that are not whole, and what they lack."""
     held = segments.rows(["segment_id", "commit_id"]).select(["segment_id", "commit_id"])
     rows = _count_by_commit(held)
     distinct = _count_by_commit(held.group_by(["segment_id", "commit_id"]).aggregate([]))
@@ -70,22 +76,20 @@ def _broken_documents(manifest: "Manifest", segments: Table, media: Media) -> It
     for document in manifest.documents:
         commit_id, num_segments = document.commit_id, document.num_segments
         if num_segments and rows[commit_id] > distinct[commit_id]:
-            yield _broken(document.path, "has segments that are kept twice")
+            yield document.path, "has segments that are kept twice"
         elif num_segments and rows[commit_id] != num_segments:
-            yield _broken(document.path, f"has {rows[commit_id]} segments, not {num_segments}")
+            yield document.path, f"has {rows[commit_id]} segments, not {num_segments}"
         elif num_segments and crooked[commit_id]:
-            yield _broken(
-                document.path, f"has {crooked[commit_id]} vectors not finite and of unit length"
-            )
+            yield document.path, f"has {crooked[commit_id]} vectors not finite and of unit length"
         elif num_thumbnails := expected[commit_id]["num_thumbnails"]:
             pack = expected[commit_id]["pack"]
             if pack in shown.lost:
-                yield _broken(document.path, "has lost its thumbnails")
+                yield document.path, "has lost its thumbnails"
             elif pack in shown.unreadable:
-                yield _broken(document.path, "has unreadable thumbnails")
+                yield document.path, "has unreadable thumbnails"
             elif shown.counts[commit_id] != num_thumbnails:
                 found = shown.counts[commit_id]
-                yield _broken(document.path, f"has {found} thumbnails, not {num_thumbnails}")
+                yield document.path, f"has {found} thumbnails, not {num_thumbnails}"
 
 
 class _Shown:
@@ -144,23 +148,17 @@ def _crooked(vectors: "pa.FixedSizeListArray") -> "pa.Array":
     return pa.array(np.flatnonzero(~straight))
 
 
-def _missing_indexes(segments: Table) -> Iterator[Problem]:
+def _missing_indexes(segments: Table) -> Iterator[str]:
     missing = [column for column in indexes.missing(segments) if column in TEXT_COLUMNS]
     if missing:
-        yield Problem(
-            sentence=f"the full-text index over {' and '.join(missing)} is missing",
-            remedy="mmsearch doctor --fix",
-        )
+        yield f"the full-text index over {' and '.join(missing)} is missing"
 
 
-def _damaged_indexes(segments: Table) -> Iterator[Problem]:
+def _damaged_indexes(segments: Table) -> Iterator[str]:
     for name in indexes.damaged(segments):
-        yield Problem(sentence=f"the index {name} cannot be read", remedy="mmsearch doctor --fix")
+        yield f"the index {name} cannot be read"
 
 
-def _broken(path: str, what: str) -> Problem:
-    return Problem(
-        sentence=f"{path} {what}",
-        remedy="mmsearch doctor --fix, then index it again",
-        path=path,
-    )
+def _broken(found: Iterable[tuple[str, str]], fix: str) -> Iterator[Problem]:
+    for path, what in found:
+        yield Problem(sentence=f"{path} {what}", remedy=f"{fix}, then index it again", path=path)

@@ -37,6 +37,11 @@ class Header:
     data: str = "."
 
 
+def index_folder(home: Path) -> Path:
+    """Return the folder that people name, of a data folder: that of the index."""
+    return home.parent if DATA.fullmatch(home.name) else home
+
+
 def write_header(folder: Path, header: Header) -> Header:
     """Make ``folder`` an index, or let it say something else; return what was written."""
     from importlib.metadata import version

@@ -9,9 +9,10 @@ their rows, because rows are added before their commit is and removed after it i
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmsearch.errors import SegmentNotFound, StoreDamaged, StoreError
@@ -60,6 +61,7 @@ FOUND_COLUMNS = (*NAMES, *OUTLINE_COLUMNS)
 SHOWN_COLUMNS = ("path", "kind", *LOCATOR_COLUMNS, "text", "about")
 SPARE = 8  # more rows than wanted that are asked for, for ties at the end
 KNOWN_FILTERS = 64  # of which a snapshot remembers the rows that fit
+FEW_UNKNOWN = 8  # one of so many whose place is not known is looked up by itself
 KNOWN_ROWS = 20_000  # of which it remembers where they lie and how they are ranked
 
 
@@ -71,17 +73,13 @@ class Outline(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A row that was found: how near, whose it is, where it lies, and what ranks it.
-
-    texts: of the TEXT_COLUMNS, where they were asked for
-    """
+    """A row that was found: how near, whose it is, where it lies, and what ranks it."""
 
     score: float
     segment_id: str
     commit_id: str
     row_id: int
     outline: Outline
-    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +90,13 @@ class Answers:
     cut: bool
 
     @classmethod
-    def of(
-        cls,
-        found: "pa.Table",
-        scores: "np.ndarray",
-        limit: int,
-        texts: Sequence[str] = (),
-    ) -> "Answers":
-        """Take the rows of ``found``, asked for ``limit`` of them, and these texts of them."""
+    def of(cls, found: "pa.Table", scores: "np.ndarray", limit: int) -> "Answers":
+        """Take the rows of ``found``, asked for ``limit`` of them."""
         names, commits, num_words, views, row_ids = (
             found[name].to_pylist() for name in (*FOUND_COLUMNS, ROW_ID)
         )
-        outlines = map(Outline, num_words, map(_VIEWS.__getitem__, views))
-        columns: list[Iterable[Any]] = [scores.tolist(), names, commits, row_ids, outlines]
-        if texts:
-            columns.append(zip(*(found[name].to_pylist() for name in texts), strict=True))
-        rows = list(map(Answer, *columns))
+        outlines = map(Outline, num_words, map(VIEWS_SAID.__getitem__, views))
+        rows = list(map(Answer, scores.tolist(), names, commits, row_ids, outlines))
         return cls(rows, cut=found.num_rows == limit)
 
 
@@ -201,6 +190,11 @@ class Snapshot:
     def table(self) -> Table:
         """The segments at its version, those that do not count among them."""
         return self._segments
+
+    @property
+    def home(self) -> Path:
+        """The folder in which its tables lie (`Store.home`)."""
+        return self._segments.path.parents[1]
 
     @cached_property
     def _num_dead(self) -> int:
@@ -305,16 +299,19 @@ class Snapshot:
         that begins so. All other characters are plain, and a text without words (or of
         stop words alone) matches nothing.
         """
-        return _near(self._matching(text, FOUND_COLUMNS, k, where))
+        return _near(self._matching(text, k, where))
 
     def matches(self, text: str, *, k: int, where: str | None = None) -> list[Match]:
         """Return the same segments, and all words of each: those in it and those about it."""
-        found = self._matching(text, (*FOUND_COLUMNS, *TEXT_COLUMNS), k, where)
-        return [Match(one.segment_id, one.score, "\n".join(one.texts)) for one in found]
+        found = self._matching(text, k, where)
+        if not found:
+            return []
+        rows = self._segments.take([one.row_id for one in found], (*TEXT_COLUMNS, ROW_ID))
+        columns = (rows[name].to_pylist() for name in (ROW_ID, *TEXT_COLUMNS))
+        texts = {row_id: "\n".join(of_row) for row_id, *of_row in zip(*columns, strict=True)}
+        return [Match(one.segment_id, one.score, texts[one.row_id]) for one in found]
 
-    def _matching(
-        self, text: str, columns: Sequence[str], k: int, where: str | None
-    ) -> list[Answer]:
+    def _matching(self, text: str, k: int, where: str | None) -> list[Answer]:
         asked = asked_words(utf8(text)[:LONGEST_QUESTION])
         also = self._words_beginning(asked.prefixes)
         if not terms(asked.plain) and not also:
@@ -324,11 +321,10 @@ class Snapshot:
         query = words_query(asked, also=also)
 
         def ask(limit: int) -> Answers:
-            found = self._segments.matching(query, columns, limit=limit, where=where)
-            texts = [name for name in TEXT_COLUMNS if name in columns]
-            return Answers.of(found, found["_score"].to_numpy(), limit, texts)
+            found = self._segments.matching(query, FOUND_COLUMNS, limit=limit, where=where)
+            return Answers.of(found, found["_score"].to_numpy(), limit)
 
-        return self._best(ask, k)
+        return self._best(ask, k, spare=k)  # BM25 has more ties, and asking again costs more
 
     def _words_beginning(self, prefixes: Sequence[str]) -> list[str]:
         """Return words of the index that begin so, as they stand in some rows that have them."""
@@ -342,7 +338,7 @@ class Snapshot:
             words.update(word for word, _ in Counter(found).most_common(WORDS_PER_PREFIX))
         return sorted(words)
 
-    def _best(self, ask: "Callable[[int], Answers]", k: int) -> list[Answer]:
+    def _best(self, ask: "Callable[[int], Answers]", k: int, *, spare: int = 0) -> list[Answer]:
         """Return the best ``k`` live answers of ``ask(limit)``, exactly, ties by id.
 
         Rows that do not count take places in what lancedb returns, and it breaks ties as
@@ -351,7 +347,7 @@ class Snapshot:
         """
         if k < 1:
             raise ValueError(f"k counts from 1, got {k}")
-        limit = k + min(self._num_dead, k) + max(SPARE, k // SPARE)
+        limit = k + min(self._num_dead, k) + max(SPARE, k // SPARE, spare)
         while True:
             answers = ask(limit)
             live = [row for row in answers.rows if row.commit_id in self.live]
@@ -364,9 +360,19 @@ class Snapshot:
     def _remember(self, found: Iterable[tuple[str, int, Outline]]) -> None:
         """Keep where rows lie and their outlines: whoever asks next need not look them up."""
         with self._lock:
-            if len(self._known) > KNOWN_ROWS:
-                self._known = dict(list(self._known.items())[KNOWN_ROWS // 2 :])
+            self._make_room()
             self._known.update((name, _Known(row_id, outline)) for name, row_id, outline in found)
+
+    def learn(self, outlines: Mapping[str, Outline]) -> None:
+        """Take over the outlines of segments from who has them at hand: a copy of the rows."""
+        with self._lock:
+            self._make_room()
+            for name, outline in outlines.items():
+                self._known.setdefault(name, _Known(None, outline))
+
+    def _make_room(self) -> None:
+        if len(self._known) > KNOWN_ROWS:
+            self._known = dict(list(self._known.items())[KNOWN_ROWS // 2 :])
 
     @property
     def live(self) -> frozenset[str]:
@@ -390,7 +396,7 @@ class Snapshot:
             return known
         columns = (*FOUND_COLUMNS, ROW_ID)
         found = [
-            (row["segment_id"], row[ROW_ID], Outline(row["num_words"], _VIEWS[row["views"]]))
+            (row["segment_id"], row[ROW_ID], Outline(row["num_words"], VIEWS_SAID[row["views"]]))
             for row in self._rows(columns, any_of("segment_id", sorted(others)))
         ]
         self._remember(found)
@@ -447,7 +453,10 @@ class Snapshot:
     def _rows_of(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of these segments, in no order, their ids in them."""
         with self._lock:
-            known = {self._known[one].row_id: one for one in ids if one in self._known}
+            places = {one: self._known[one].row_id for one in ids if one in self._known}
+        known = {row_id: one for one, row_id in places.items() if row_id is not None}
+        if FEW_UNKNOWN * (len(ids) - len(known)) > len(ids):
+            known = {}  # one question for all of them takes no longer than for these
         rows = []
         if known:
             asked = [column for column in columns if column != "segment_id"]
@@ -466,9 +475,9 @@ class Snapshot:
 
 
 class _Known(NamedTuple):
-    """What a snapshot remembers of a row."""
+    """What a snapshot remembers of a row; where it lies only if that was looked up."""
 
-    row_id: int
+    row_id: int | None
     outline: Outline
 
 
@@ -477,7 +486,7 @@ def _near(found: Iterable[Answer]) -> list[Neighbour]:
 
 
 # All that the column ``views`` can say.
-_VIEWS = {
+VIEWS_SAID = {
     " ".join(sorted(views)): frozenset(views)
     for views in ((), (View.VISUAL,), (View.TEXT,), (View.VISUAL, View.TEXT))
 }

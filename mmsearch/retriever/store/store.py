@@ -124,8 +124,9 @@ class Store:
         """Make ``path`` an empty index of ``space`` and open it.
 
         What a killed `create` left is taken over, and an index of the same space that is
-        already there is opened. Raises StoreDamaged where the folder holds other things,
-        SpaceMismatch for an index of another space, StoreLocked while it is written to.
+        already there is opened. Raises StoreDamaged where the folder holds other things, or
+        documents without their ``index.json``, SpaceMismatch for an index of another space,
+        StoreLocked while it is written to.
         """
         path = path.absolute()
         if not cls.exists(path):
@@ -134,7 +135,9 @@ class Store:
                 path.mkdir(parents=True, exist_ok=True)
                 with WriteLock(path):
                     if not cls.exists(path):
-                        create_tables(path, space.dim)
+                        documents, _ = create_tables(path, space.dim)
+                        if documents.count():
+                            raise _without_header(path)
                         write_header(path, Header(space=space))
             except OSError as error:
                 failed = StoreError(f"cannot make {path}: {error.strerror or error}")
@@ -330,6 +333,13 @@ class Store:
         except StoreDamaged as error:
             problems.append(Problem(sentence=str(error), remedy=error.hint))
         return problems
+
+
+def _without_header(path: Path) -> StoreDamaged:
+    reason = f"{NAME} is lost, and nothing else says with which model it was made"
+    lost = StoreDamaged(path, reason)
+    lost.hint = f"bring {NAME} back from a copy, or index again into a new folder (--db DIR)"
+    return lost
 
 
 def _mismatch(path: Path, *, stored: Space, asked: Space) -> SpaceMismatch:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmsearch.errors import BadFilter, StoreDamaged, StoreError
 from mmsearch.retriever.store.durable import NewFiles
+from mmsearch.retriever.store.header import index_folder
 from mmsearch.retriever.store.indexes import make_missing
 from mmsearch.retriever.store.rows import documents_schema, segments_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb import Session
     from lancedb.db import DBConnection
     from lancedb.query import FullTextQuery
     from lancedb.table import IndexConfigType
@@ -43,6 +45,7 @@ BATCH_ROWS = 4_096
 # What Lance keeps in a table's folder; a version is there when all of its files are.
 _FOLDERS = ("data", "_deletions", "_indices", "_transactions", "_versions")
 _END = b"LANC"  # the last bytes of a file of rows
+_INDEX_CACHE_BYTES, _FACTS_CACHE_BYTES = 1 << 30, 64 << 20
 SPARE_BYTES = 16 * 2**20  # left free when files are merged
 ROW_ID = "_rowid"  # where a row lies; true of one version of a table
 
@@ -328,14 +331,25 @@ class Table:
             with self._writing():
                 change()
         finally:
-            torn = [file for file in _data_files(self.path) - there if _is_torn(file)]
+            new = (self.path / "data" / name for name in _data_files(self.path) - there)
+            torn = [file for file in new if _is_torn(file)]
             if torn and not is_beside and self.version != before:
-                for file in torn:  # of no use, and the room is needed
-                    file.unlink(missing_ok=True)
-                with self._writing():
-                    self._inner.restore(before)
+                self._go_back(before, torn)
         if torn:
             raise StoreError(f"cannot write to {self._folder}: {torn[0].name} was cut short")
+
+    def _go_back(self, version: int, torn: Sequence[Path]) -> None:
+        """Restore a version, and remove the files of rows that are of no use then."""
+        try:
+            with self._writing():
+                self._inner.restore(version)
+        except StoreError:  # there may be room once they are gone
+            for file in torn:
+                file.unlink(missing_ok=True)
+            with self._writing():
+                self._inner.restore(version)
+        for file in torn:
+            file.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ errors
 
@@ -352,7 +366,7 @@ class Table:
             by_filter = isinstance(error, ValueError) or "filter expression" in reason
             if where is not None and by_filter:
                 raise BadFilter(where, reason) from error
-            raise StoreDamaged(self._folder, reason) from error
+            raise StoreDamaged(index_folder(self._folder), reason) from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -389,18 +403,19 @@ def create_tables(folder: Path, dim: int) -> tuple[Table, Table]:
 def open_tables(folder: Path, dim: int) -> tuple[Table, Table]:
     """Return the tables of an index. Raises StoreDamaged where they are not as they should be."""
     if not (folder / FOLDER).is_dir():  # lancedb would make it, and reads never create
-        raise StoreDamaged(folder, "its tables are missing")
+        raise StoreDamaged(index_folder(folder), f"{folder.name}/{FOLDER} is missing")
     database = _connect(folder)
     tables = []
     for name, schema in ((DOCUMENTS, documents_schema()), (SEGMENTS, segments_schema(dim))):
         try:
             inner = database.open_table(name)
         except (RuntimeError, OSError, ValueError) as error:
-            raise StoreDamaged(folder, f"table {name}: {_reason(error)}") from error
+            raise StoreDamaged(index_folder(folder), f"table {name}: {_reason(error)}") from error
         table = Table(folder, name, inner)
         missing = set(schema.names) - set(table.schema.names)
         if missing or any(table.schema.field(n).type != schema.field(n).type for n in schema.names):
-            raise StoreDamaged(folder, f"table {name} has other columns than this version's")
+            reason = f"table {name} has other columns than this version's"
+            raise StoreDamaged(index_folder(folder), reason)
         tables.append(table)
     return tables[0], tables[1]
 
@@ -425,13 +440,13 @@ def _age_to_keep(made: Iterable[datetime], now: datetime) -> timedelta:
     return KEEP_VERSIONS if newest_then is None else now - newest_then + MERGE_TIME
 
 
-def _data_files(table: Path) -> set[Path]:
-    """Return the files of rows; what another thread is writing has no such name yet."""
+def _data_files(table: Path) -> set[str]:
+    """Return the names of files of rows; what is being written has no such name yet."""
     try:
         names = os.listdir(table / "data")
     except FileNotFoundError:
         return set()
-    return {table / "data" / name for name in names if name.endswith(".lance")}
+    return {name for name in names if name.endswith(".lance")}
 
 
 def _is_torn(file: Path) -> bool:
@@ -447,12 +462,29 @@ def _is_torn(file: Path) -> bool:
 
 
 def _connect(folder: Path) -> "DBConnection":
-    os.environ.setdefault("RUST_LOG", "error")  # read once, when the native library loads
+    # Read once, when the native library loads. Lance leaves two cores to its input and
+    # output, so that of two none is left for the lists of one question to be made on at once.
+    os.environ.setdefault("LANCE_IO_CORE_RESERVATION", "0")
+    os.environ.setdefault("RUST_LOG", "error")
     import lancedb
 
     # Zero: every question sees what other processes have committed.
     interval = timedelta(0)
-    return lancedb.connect(folder / FOLDER, read_consistency_interval=interval)
+    return lancedb.connect(folder / FOLDER, read_consistency_interval=interval, session=_session())
+
+
+@functools.cache
+def _session() -> "Session":
+    """Return what all connections of this process remember: indexes, and facts about versions.
+
+    Left to itself each connection has its own, and one that writes grows with every commit
+    (0.3 MiB) until it holds a gigabyte of versions that nobody will ask for again.
+    """
+    import lancedb
+
+    return lancedb.Session(
+        index_cache_size_bytes=_INDEX_CACHE_BYTES, metadata_cache_size_bytes=_FACTS_CACHE_BYTES
+    )
 
 
 def _is_panic(error: Exception) -> bool:

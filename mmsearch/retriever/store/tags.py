@@ -10,6 +10,7 @@ version at all while one of them has a tag.)
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from mmsearch.errors import StoreDamaged, StoreError
 from mmsearch.retriever.store.durable import flush, write_file
+from mmsearch.retriever.store.header import index_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +46,7 @@ class Tags:
 
     def __init__(self, home: Path) -> None:
         self._folder = home / FOLDER
+        self._db = f"--db {shlex.quote(str(index_folder(home)))}"  # for what to type
 
     def all(self) -> list[Tag]:
         """Return every tag, oldest first. Raises StoreDamaged."""
@@ -74,7 +77,7 @@ class Tags:
             raise bad
         if name in self._names():
             there = StoreError(f"there is a tag {name} already")
-            there.hint = f"mmsearch tag delete {name}, or choose another name"
+            there.hint = f"mmsearch tag delete {name} {self._db}, or choose another name"
             raise there
         created = datetime.now(UTC)
         self._write(name, manifest, created)
@@ -126,12 +129,12 @@ class Tags:
                 yield pa.ipc.open_file(source).read_all()
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             damaged = StoreDamaged(path, f"the tag cannot be read ({error})")
-            damaged.hint = f"mmsearch tag delete {name}"
+            damaged.hint = f"mmsearch tag delete {name} {self._db}"
             raise damaged from error
 
     def _unknown(self, name: str) -> StoreError:
         unknown = StoreError(f"there is no tag {name}")
-        unknown.hint = "mmsearch tag list"
+        unknown.hint = f"mmsearch tag list {self._db}"
         return unknown
 
     def _refused(self, error: OSError) -> StoreError:

@@ -30,7 +30,11 @@ def test_no_filter_is_none() -> None:
 def test_filters_are_joined_and_the_persons_own_cannot_widen_the_others() -> None:
     sql = filter_sql(Query(where="page < 3 OR page > 9", kinds=["pdf"]))
 
-    assert sql == "(page < 3 or page > 9) AND kind IN ('pdf')"
+    assert sql == "(page < 3 or page > 9) AND (kind IN ('pdf'))"
+
+
+def test_the_only_filter_stays_as_it_was_typed_for_messages_to_show() -> None:
+    assert filter_sql(Query(where="page < 3 or page > 9")) == "page < 3 or page > 9"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,7 @@ def test_a_database_takes_a_glob_for_what_its_pattern_is(
 def test_left_out_paths_and_segments_narrow_any_filter() -> None:
     assert excluding(None, paths=[], segments=[]) is None
     assert excluding("page < 3 or page > 9", paths=["/it's"], segments=["b", "a"]) == (
-        "(page < 3 or page > 9) AND path NOT IN ('/it''s') AND segment_id NOT IN ('a', 'b')"
+        "(page < 3 or page > 9) AND (path NOT IN ('/it''s')) AND (segment_id NOT IN ('a', 'b'))"
     )
 
 

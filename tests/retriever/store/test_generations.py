@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from toy_store import SPACE, put, thumbnail
 
-from mmsearch.errors import SpaceMismatch
+from mmsearch.errors import SpaceMismatch, StoreDamaged
 from mmsearch.retriever.store.generations import next_generation, take_over, unfinished
 from mmsearch.retriever.store.store import Store
 from mmsearch.values import Space
@@ -55,6 +55,18 @@ def test_a_folder_being_filled_is_not_seen_until_it_takes_over(store: Store) -> 
     assert paths(Store.open(store.path)) == ["/new.pdf"]
     [segment] = store.segments_of("/new.pdf")
     assert store.thumbnail(segment.segment_id) == thumbnail("/new.pdf", 1, "one")
+
+
+def test_a_folder_that_is_named_and_not_there_is_told_of_by_the_name_of_the_index(
+    store: Store,
+) -> None:
+    switch(store, filled(store, "/new.pdf"))
+    (store.path / "generation-1").rename(store.path / "elsewhere")
+
+    with pytest.raises(StoreDamaged) as refused:
+        Store.open(store.path)
+
+    assert str(refused.value) == f"{store.path} cannot be opened: generation-1/tables is missing"
 
 
 def test_what_is_committed_after_a_switch_lies_in_the_new_folder(store: Store) -> None:

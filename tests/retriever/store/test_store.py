@@ -76,6 +76,22 @@ def test_what_a_killed_create_left_is_taken_over(tmp_path: Path) -> None:
     assert Store.create(tmp_path / "db", SPACE).documents() == []
 
 
+def test_documents_that_lost_their_header_are_not_built_upon(
+    tmp_path: Path,
+) -> None:
+    store = Store.create(tmp_path / "db", SPACE)
+    with store.writing() as writer:
+        put(writer, "/a.pdf", ["one"])
+    header = (store.path / "index.json").read_bytes()
+    (store.path / "index.json").unlink()
+
+    with pytest.raises(StoreDamaged, match=r"index\.json is lost"):
+        Store.create(store.path, SPACE)
+
+    (store.path / "index.json").write_bytes(header)
+    assert [document.path for document in Store.open(store.path).documents()] == ["/a.pdf"]
+
+
 def test_an_index_of_a_newer_schema_is_refused_by_name_of_its_maker(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "db", SPACE)
     changed_header(store, schema_version=SCHEMA_VERSION + 1, mmsearch_version="9.1")

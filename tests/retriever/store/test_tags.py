@@ -97,7 +97,7 @@ def test_while_a_tag_is_torn_nothing_is_removed_and_doctor_names_it(store: Store
 
     [problem] = store.check()
     assert "the tag cannot be read" in problem.sentence
-    assert problem.remedy == "mmsearch tag delete old"
+    assert problem.remedy == f"mmsearch tag delete old --db {store.path}"
     with store.writing() as writer:
         writer.remove(["/c.pdf"])
         writer.collect_garbage()

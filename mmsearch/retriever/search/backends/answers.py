@@ -92,14 +92,17 @@ class Side:
     ) -> list[Neighbour]:
         cosines, places = self._copy.scanner.best(asked, k, among)
         ids = self._copy.rows.ids[places]
+        outlines = self._copy.rows.outlines(places)
         if self._new is not None:
             more, new_places = self._new.scanner.best(asked, k, new)
             cosines = np.concatenate([cosines, more])
             ids = np.concatenate([ids, self._new.rows.ids[new_places]])
+            outlines += self._new.rows.outlines(new_places)
         scores = np.round(cosines.astype(np.float64), DECIMALS).clip(-1.0, 1.0)
         order = np.lexsort((ids, -scores))[:k]
-        pairs = zip(ids[order].tolist(), scores[order].tolist(), strict=True)
-        return [Neighbour(id_text(number), score) for number, score in pairs]
+        names = list(map(id_text, ids[order].tolist()))
+        self._snapshot.learn(dict(zip(names, (outlines[n] for n in order.tolist()), strict=True)))
+        return list(map(Neighbour, names, scores[order].tolist()))
 
     # ------------------------------------------------------------ filters
 

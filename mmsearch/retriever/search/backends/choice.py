@@ -7,6 +7,7 @@ still helps with.
 """
 
 import logging
+import shlex
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from mmsearch.retriever.search.backends.answers import CopiedIndex, Copy, helps
 from mmsearch.retriever.search.backends.faiss_scanner import load_faiss
 from mmsearch.retriever.search.backends.rows import dim_of, read_rows, standing
 from mmsearch.retriever.search.backends.scanners import NumpyScanner, Scanner, TorchScanner
+from mmsearch.retriever.store.header import index_folder
 from mmsearch.values import Backend, View
 
 if TYPE_CHECKING:
@@ -106,20 +108,20 @@ class FaissBackends(_Copies):
         self._opened: dict[tuple[Path, View], tuple[object, Copy | None]] = {}
 
     def of(self, snapshot: "Snapshot") -> "VectorIndex":
-        if not faiss_files.exists(home_of(snapshot)):
+        if not faiss_files.exists(snapshot.home):
             if self._by_name:
-                raise _none_beside(home_of(snapshot))
+                raise _none_beside(snapshot.home)
             return snapshot
         return super().of(snapshot)
 
     def _stamp(self, snapshot: "Snapshot") -> object:
-        return [faiss_files.state(home_of(snapshot), view) for view in View]
+        return [faiss_files.state(snapshot.home, view) for view in View]
 
     def _index(self, snapshot: "Snapshot") -> CopiedIndex:
         return CopiedIndex(snapshot, lambda view: self._copy(snapshot, view))
 
     def _copy(self, snapshot: "Snapshot", view: View) -> Copy | None:
-        home = home_of(snapshot)
+        home = snapshot.home
         state = faiss_files.state(home, view)
         known = self._opened.get((home, view))
         if known is not None and known[0] == state:
@@ -158,7 +160,7 @@ class ExactBackends(_Copies):
         return CopiedIndex(snapshot, lambda view: self._copy(snapshot, view))
 
     def _copy(self, snapshot: "Snapshot", view: View) -> Copy:
-        key = home_of(snapshot), view
+        key = snapshot.home, view
         known = self._read.get(key)
         if known is not None and self._still_helps(snapshot, view, known):
             return known
@@ -193,13 +195,8 @@ def _scanner_on(device: str) -> "Callable[[Vectors, Vectors], Scanner]":
     return lambda vectors, per_length: TorchScanner(vectors, per_length, device=device)
 
 
-def home_of(snapshot: "Snapshot") -> Path:
-    """Return the folder in which the tables of a snapshot lie (`Store.home`)."""
-    return snapshot.table.path.parents[1]
-
-
 def _none_beside(home: Path) -> StoreError:
-    folder = faiss_files.index_folder(home)
+    folder = index_folder(home)
     error = StoreError(f"there is no faiss file beside the tables of {folder}")
-    error.hint = f"mmsearch optimize --faiss --db {folder}"
+    error.hint = f"mmsearch optimize --faiss --db {shlex.quote(str(folder))}"
     return error

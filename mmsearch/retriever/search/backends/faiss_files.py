@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import uuid
 import zlib
@@ -45,6 +46,7 @@ from mmsearch.retriever.search.backends.rows import (
 )
 from mmsearch.retriever.store.check import Problem
 from mmsearch.retriever.store.durable import flush, write_file
+from mmsearch.retriever.store.header import index_folder
 from mmsearch.retriever.store.rows import VECTOR_COLUMN, any_of
 from mmsearch.values import View
 
@@ -57,7 +59,8 @@ if TYPE_CHECKING:
 
 FOLDER = "faiss"
 LOCK = "build.lock"
-FORMAT = 1
+FORMAT = 2
+_ROW_COLUMNS = ("ids", "commit_numbers", "per_length", "num_words", "views")
 # The ends of the big file are looked at whenever it is opened, the whole of it by doctor.
 END_BYTES = 1 << 16
 # With this share of new and dead rows the lists no longer suit: all is made anew.
@@ -176,7 +179,7 @@ def problems(snapshot: "Snapshot", home: Path) -> list[Problem]:
         reason = _fault(snapshot, home, view)
         if reason:
             sentence = f"the faiss file of the {view} vectors {reason}; it is not used"
-            remedy = f"mmsearch optimize --faiss --db {index_folder(home)}"
+            remedy = f"mmsearch optimize --faiss --db {shlex.quote(str(index_folder(home)))}"
             found.append(Problem(sentence=sentence, remedy=remedy))
     return found
 
@@ -235,12 +238,7 @@ def _write(home: Path, view: View, rows: Rows, index: "faiss.Index") -> None:
     paths = {kind: folder / f"{view}-{token}.{kind}" for kind in ("index", "rows", "commits")}
     try:
         faiss.write_index(index, str(paths["index"]))
-        columns = {
-            "id": rows.ids,
-            "commit": rows.commit_numbers,
-            "per_length": rows.per_length,
-        }
-        _write_arrow(paths["rows"], pa.table(columns))
+        _write_arrow(paths["rows"], pa.table({n: getattr(rows, n) for n in _ROW_COLUMNS}))
         _write_arrow(paths["commits"], pa.table({"commit_id": rows.commits}))
         for path in paths.values():
             flush(path)
@@ -374,9 +372,11 @@ def _open_rows(folder: Path, description: Description) -> Rows:
             raise _Unusable("has damaged rows")
         with pa.memory_map(str(path)) as file:
             tables[kind] = pa.ipc.open_file(file).read_all().combine_chunks()
-    columns = {name: tables["rows"][name].to_numpy() for name in ("id", "commit", "per_length")}
-    commits = tables["commits"]["commit_id"].combine_chunks()
-    rows = Rows(columns["id"], columns["commit"], columns["per_length"], commits)
+    kept = tables["rows"]
+    rows = Rows(
+        **{name: kept[name].to_numpy() for name in _ROW_COLUMNS},
+        commits=tables["commits"]["commit_id"].combine_chunks(),
+    )
     if len(rows) != description.num_rows:
         raise _Unusable("and its rows are not of one size")
     return rows
@@ -438,11 +438,6 @@ def _description_path(home: Path, view: View) -> Path:
 
 def _name(description: Description, kind: str) -> str:
     return f"{description.view}-{description.token}.{kind}"
-
-
-def index_folder(home: Path) -> Path:
-    """The folder that people name: that of the index, whose data may lie one below."""
-    return home.parent if home.name.startswith("generation-") else home
 
 
 def _num_rows(snapshot: "Snapshot", view: View) -> int:

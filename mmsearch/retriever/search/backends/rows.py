@@ -7,7 +7,7 @@ A row of a commit never changes, so a copy is never wrong, only old: what no lon
 is masked, and what is new is read apart.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ import numpy as np
 
 from mmsearch.errors import StoreError
 from mmsearch.retriever.store.rows import VECTOR_COLUMN, any_of
+from mmsearch.retriever.store.snapshot import FOUND_COLUMNS, VIEWS_SAID, Outline
 from mmsearch.values import View
 
 if TYPE_CHECKING:
@@ -30,27 +31,40 @@ if TYPE_CHECKING:
 
 BATCH = 500  # values of one IN (...)
 ID_DIGITS = 16
+# What segments can have, and the numbers that say it.
+VIEWS = tuple(sorted(VIEWS_SAID))
+_VIEW_SETS = tuple(VIEWS_SAID[said] for said in VIEWS)
+_VIEW_NUMBERS = {said: number for number, said in enumerate(VIEWS)}
 _DIGITS = np.full(256, 255, dtype=np.uint8)
 _DIGITS[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Rows:
     """The rows of one view in the order in which their vectors lie; n of them.
 
     ids:            ``[n]`` uint64, segment ids as numbers
     commit_numbers: ``[n]`` uint32, places in ``commits``
     per_length:     ``[n]`` float32, 1 / length of each vector as it is kept
+    num_words:      ``[n]`` int32, of the segment
+    views:          ``[n]`` uint8, those it has, as places in `VIEWS`
     commits:        every commit whose rows are here, those without a row of this view too
     """
 
     ids: "Numbers"
     commit_numbers: np.ndarray
     per_length: "Vectors"
+    num_words: np.ndarray
+    views: np.ndarray
     commits: "pa.Array"
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def outlines(self, places: "Places") -> "list[Outline]":
+        """Return what ranks the segments that lie there."""
+        views = (_VIEW_SETS[number] for number in self.views[places].tolist())
+        return list(map(Outline, self.num_words[places].tolist(), views))
 
     @cached_property
     def _order(self) -> "Places":
@@ -160,10 +174,12 @@ def read_rows(
     ids = np.empty(room, dtype=np.uint64)
     commit_numbers = np.empty(room, dtype=np.uint32)
     per_length = np.empty(room, dtype=np.float32)
+    num_words = np.empty(room, dtype=np.int32)
+    views = np.empty(room, dtype=np.uint8)
     n = 0
     for where in conditions:
-        for batch in snapshot.table.batches(("segment_id", "commit_id", column), where):
-            numbers = _commit_numbers(batch.column("commit_id"), known)
+        for batch in snapshot.table.batches((*FOUND_COLUMNS, column), where):
+            numbers = _numbers(batch.column("commit_id"), known)
             counts = numbers >= 0
             end = n + int(np.count_nonzero(counts))
             some = batch.column(column).flatten().to_numpy().reshape(len(batch), -1)[counts]
@@ -172,10 +188,19 @@ def read_rows(
             commit_numbers[n:end] = numbers[counts]
             lengths = np.linalg.norm(some.astype(np.float32), axis=1)
             per_length[n:end] = 1.0 / np.maximum(lengths, np.float32(1e-6))
+            num_words[n:end] = batch.column("num_words").to_numpy(zero_copy_only=False)[counts]
+            views[n:end] = _numbers(batch.column("views"), _VIEW_NUMBERS)[counts]
             n = end
             if on_rows:
                 on_rows(n, room)
-    return Rows(ids[:n], commit_numbers[:n], per_length[:n], pa.array(names, pa.string()))
+    return Rows(
+        ids=ids[:n],
+        commit_numbers=commit_numbers[:n],
+        per_length=per_length[:n],
+        num_words=num_words[:n],
+        views=views[:n],
+        commits=pa.array(names, pa.string()),
+    )
 
 
 def found_by(snapshot: "Snapshot", where: str) -> "tuple[Numbers, pa.Array]":
@@ -185,14 +210,14 @@ def found_by(snapshot: "Snapshot", where: str) -> "tuple[Numbers, pa.Array]":
     found = snapshot.table.rows(("segment_id", "commit_id"), where)
     commits = found["commit_id"].combine_chunks()
     live = dict.fromkeys(snapshot.live, 0)
-    counts = _commit_numbers(commits, live) >= 0
+    counts = _numbers(commits, live) >= 0
     mask = pa.array(counts)
     return id_numbers(found["segment_id"].combine_chunks())[counts], commits.filter(mask)
 
 
-def _commit_numbers(commits: "pa.Array", known: dict[str, int]) -> "Places":
-    """Return the number of each commit, -1 for one that is not known."""
-    encoded = commits.dictionary_encode()
+def _numbers(values: "pa.Array", known: Mapping[str, int]) -> "Places":
+    """Return the number of each value, -1 for one that is not known."""
+    encoded = values.dictionary_encode()
     names = encoded.dictionary.to_pylist()
     numbers = np.fromiter((known.get(name, -1) for name in names), dtype=np.int64, count=len(names))
     if not len(names):

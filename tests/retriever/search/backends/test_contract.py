@@ -266,3 +266,18 @@ def test_one_dead_row_more_or_less_never_costs_a_hit(tmp_path: Path) -> None:
         "the last",
         "",
     ]
+
+
+@pytest.mark.parametrize("name", ["faiss", "exact"])
+def test_a_copy_knows_of_segments_what_the_tables_hold(tmp_path: Path, name: str) -> None:
+    """What ranks a segment need not be looked up once a copy has found it."""
+    store = a_store(
+        tmp_path, before_the_last=lambda store: backends.build(store.snapshot(), store.home)
+    )
+    snapshot = store.snapshot()
+    index = backends.choose(name, device="cpu").of(snapshot)
+    ids = [one.segment_id for one in index.nearest(View.VISUAL, unit(1), k=NUM_SEGMENTS)]
+
+    assert len(ids) == NUM_SEGMENTS
+    assert snapshot.outlines(ids) == Store.open(store.path).snapshot().outlines(ids)
+    assert set(snapshot.paths(ids)) == set(ids)

@@ -58,7 +58,6 @@ def scanner(
 ) -> FaissScanner:
     monkeypatch.setattr(faiss_scanner, "MIN_LISTS", 13)
     monkeypatch.setattr(faiss_scanner, "MIN_SCANNED", 400)
-    monkeypatch.setattr(faiss_scanner, "NEAR_ROWS", 60)
     monkeypatch.setattr(faiss_scanner, "FAR_SCANNED", 800)
     return FaissScanner(index, per_length(vectors))
 
