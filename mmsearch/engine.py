@@ -43,8 +43,8 @@ from mmsearch.values import (
 
 if TYPE_CHECKING:
     from mmsearch.indexers.estimate import Estimate
-    from mmsearch.indexers.pipeline import IndexReport, Progress
     from mmsearch.indexers.plan import Plan
+    from mmsearch.indexers.report import IndexReport, Progress
     from mmsearch.indexers.sandbox import Sandbox
     from mmsearch.retriever.embedding.choice import ChosenModel, OwnEmbedder
     from mmsearch.retriever.evaluation.measures import Report

@@ -22,7 +22,7 @@ from mmsearch.retriever.models.description import ModelSettings
 from mmsearch.values import ReadPolicy, Space
 
 if TYPE_CHECKING:
-    from mmsearch.indexers.pipeline import IndexReport, Progress
+    from mmsearch.indexers.report import IndexReport, Progress
     from mmsearch.retriever.embedding.choice import ChosenModel, OwnEmbedder
     from mmsearch.retriever.seams import Embedder
     from mmsearch.retriever.store.dump import Dump

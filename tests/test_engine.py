@@ -28,7 +28,7 @@ from mmsearch.errors import (
     StoreNotFound,
     UnreadableFile,
 )
-from mmsearch.indexers.pipeline import Progress
+from mmsearch.indexers.report import Progress
 from mmsearch.values import Kind, stored_path
 
 if TYPE_CHECKING:

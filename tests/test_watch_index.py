@@ -11,7 +11,7 @@ from conftest import WordEmbedder
 
 from mmsearch import Engine
 from mmsearch.errors import NothingToIndex
-from mmsearch.indexers.pipeline import IndexReport
+from mmsearch.indexers.report import IndexReport
 
 
 class Following:

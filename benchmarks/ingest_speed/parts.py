@@ -25,8 +25,8 @@ import psutil
 
 from ingest_speed.made import CORPUS, TimedEmbedder, notes, pages, pictures, specks
 from mmsearch import Engine
-from mmsearch.indexers.pipeline import Progress
 from mmsearch.indexers.readers import sniff
+from mmsearch.indexers.report import Progress
 from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.retriever.embedding.cores import num_cores
 from mmsearch.retriever.store.store import Row, Writer

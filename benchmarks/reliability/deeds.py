@@ -21,8 +21,8 @@ from typing import Any
 from mmsearch import Engine, upkeep
 from mmsearch.errors import StoreNotFound, StoreOutdated, UnreadableFile
 from mmsearch.indexers.content import content_hash
-from mmsearch.indexers.pipeline import IndexReport
 from mmsearch.indexers.readers import read
+from mmsearch.indexers.report import IndexReport
 from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.retriever.store.store import Store
 from mmsearch.values import Segment

@@ -36,8 +36,8 @@ from mmsearch.values import stored_path
 
 if TYPE_CHECKING:
     from mmsearch.indexers.estimate import Estimate, Range
-    from mmsearch.indexers.pipeline import IndexReport
     from mmsearch.indexers.plan import Plan
+    from mmsearch.indexers.report import IndexReport
 
 _FAILED_FILES = 3  # the exit code
 

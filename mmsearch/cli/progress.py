@@ -13,7 +13,7 @@ from mmsearch.cli.output import say, shown_bytes, shown_seconds, visible
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mmsearch.indexers.pipeline import Progress as IndexProgress
+    from mmsearch.indexers.report import Progress as IndexProgress
     from mmsearch.retriever.embedding.pull import PullProgress
     from mmsearch.retriever.models.convert import ConvertProgress
 

@@ -6,7 +6,7 @@ import pytest
 
 from mmsearch.cli import progress
 from mmsearch.cli.progress import Listener
-from mmsearch.indexers.pipeline import Progress
+from mmsearch.indexers.report import Progress
 
 HALF = Progress(
     stage="embed",

@@ -17,8 +17,8 @@ from mmsearch.errors import StoreError
 from mmsearch.indexers import pipeline
 from mmsearch.indexers.channel import Channel
 from mmsearch.indexers.content import content_hash
-from mmsearch.indexers.pipeline import Progress
 from mmsearch.indexers.rates import NAME, read_rates
+from mmsearch.indexers.report import Progress
 from mmsearch.retriever.store.store import Writer
 from mmsearch.values import Document, Kind, Role, Status, View
 
