@@ -95,13 +95,14 @@ def _asking(found: Found) -> str:
                         f"{one['k10']['p95_ms']:.2f}",
                         f"{one['raw']['p50_ms']:.2f}",
                         f"{one['over_raw']:.2f}",
+                        f"{one['first_pass']['p50_ms']:.2f}" if "first_pass" in one else "",
                         f"{one['k200']['p50_ms']:.2f}",
                         f"{one['k200']['recall']:.3f}",
                         f"{one['rss_mb']:,.0f}",
                     ]
                 )
     head = ["rows x dimensions", "recall@10", "p50 ms", "p95 ms", "raw p50 ms", "ours / raw"]
-    return _rows([*head, "200 hits: p50 ms", "recall@200", "RSS MB"], rows)
+    return _rows([*head, "first pass", "200 hits: p50 ms", "recall@200", "RSS MB"], rows)
 
 
 def _making(found: Found) -> str:

@@ -363,6 +363,11 @@ class Snapshot:
             self._make_room()
             self._known.update((name, _Known(row_id, outline)) for name, row_id, outline in found)
 
+    def unknown(self, ids: Sequence[str]) -> list[int]:
+        """Return the places in ``ids`` of segments whose outline would have to be looked up."""
+        with self._lock:
+            return [place for place, one in enumerate(ids) if one not in self._known]
+
     def learn(self, outlines: Mapping[str, Outline]) -> None:
         """Take over the outlines of segments from who has them at hand: a copy of the rows."""
         with self._lock:

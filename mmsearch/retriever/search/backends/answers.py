@@ -32,8 +32,8 @@ from mmsearch.retriever.search.backends.scanners import Among, NumpyScanner, Sca
 from mmsearch.retriever.store.rows import any_of
 
 if TYPE_CHECKING:
-    from mmsearch.retriever.search.backends.rows import Mask
-    from mmsearch.retriever.store.snapshot import Snapshot
+    from mmsearch.retriever.search.backends.rows import Mask, Places
+    from mmsearch.retriever.store.snapshot import Outline, Snapshot
     from mmsearch.values import Vectors, View
 
 KEPT_FILTERS = 16
@@ -92,17 +92,30 @@ class Side:
     ) -> list[Neighbour]:
         cosines, places = self._copy.scanner.best(asked, k, among)
         ids = self._copy.rows.ids[places]
-        outlines = self._copy.rows.outlines(places)
         if self._new is not None:
             more, new_places = self._new.scanner.best(asked, k, new)
             cosines = np.concatenate([cosines, more])
             ids = np.concatenate([ids, self._new.rows.ids[new_places]])
-            outlines += self._new.rows.outlines(new_places)
+            places = np.concatenate([places, ~new_places])  # below zero: of the new rows
         scores = np.round(cosines.astype(np.float64), DECIMALS).clip(-1.0, 1.0)
         order = np.lexsort((ids, -scores))[:k]
         names = list(map(id_text, ids[order].tolist()))
-        self._snapshot.learn(dict(zip(names, (outlines[n] for n in order.tolist()), strict=True)))
+        unknown = self._snapshot.unknown(names)
+        if unknown:
+            self._teach([names[at] for at in unknown], places[order[unknown]])
         return list(map(Neighbour, names, scores[order].tolist()))
+
+    def _teach(self, names: list[str], places: "Places") -> None:
+        """Tell the snapshot what ranks these segments, which it need not look up then."""
+        outlines: dict[str, Outline] = {}
+        for rows, here, at in (
+            (self._copy.rows, places >= 0, places),
+            (self._new and self._new.rows, places < 0, ~places),
+        ):
+            if isinstance(rows, Rows) and here.any():
+                some = (names[number] for number in np.flatnonzero(here))
+                outlines.update(zip(some, rows.outlines(at[here]), strict=True))
+        self._snapshot.learn(outlines)
 
     # ------------------------------------------------------------ filters
 

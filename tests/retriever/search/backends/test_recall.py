@@ -186,6 +186,7 @@ def test_as_many_as_asked_for_are_found_if_there_are_so_many(
     """Also where the lists that are looked into hold fewer."""
     monkeypatch.setattr(faiss_scanner, "SCANNED_PER_HIT", 1)
     monkeypatch.setattr(faiss_scanner, "MIN_LISTS", 1)
+    monkeypatch.setattr(faiss_scanner, "LISTS_SHARE", 0.0)
     _, places = scanner.best(questions[0], k)
     assert len(set(places.tolist())) == len(places) >= min(k, ROWS)
     half = np.arange(ROWS) % 2 == 0
