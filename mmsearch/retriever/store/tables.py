@@ -470,12 +470,17 @@ def _connect(folder: Path) -> "DBConnection":
 
     # Zero: every question sees what other processes have committed.
     interval = timedelta(0)
-    return lancedb.connect(folder / FOLDER, read_consistency_interval=interval, session=_session())
+    return lancedb.connect(
+        folder / FOLDER, read_consistency_interval=interval, session=_session(os.getpid())
+    )
 
 
-@functools.cache
-def _session() -> "Session":
-    """Return what all connections of this process remember: indexes, and facts about versions.
+@functools.lru_cache(maxsize=1)
+def _session(process: int) -> "Session":
+    """Return what all connections of a process remember: indexes, and facts about versions.
+
+    A process that was forked makes its own: in what it inherits another thread's lock may
+    be closed for ever.
 
     Left to itself each connection has its own, and one that writes grows with every commit
     (0.3 MiB) until it holds a gigabyte of versions that nobody will ask for again.

@@ -345,24 +345,24 @@ class Writer:
             return
         manifests = dict(self._tags.manifests())
         today = self._documents.rows(documents_schema().names)
-        commits_of: dict[str, set[str]] = {}
+        shown: dict[str, dict[str, int]] = {}  # thumbnails by commit, of each pack
         for table in (today, *manifests.values()):
-            columns = (table[name].to_pylist() for name in ("pack", "commit_id"))
-            for pack, commit in zip(*columns, strict=True):
+            columns = (table[name].to_pylist() for name in ("pack", "commit_id", "num_thumbnails"))
+            for pack, commit, num_thumbnails in zip(*columns, strict=True):
                 if pack:
-                    commits_of.setdefault(pack, set()).add(commit)
+                    shown.setdefault(pack, {})[commit] = num_thumbnails
         renamed = {}
-        for pack, commits in sorted(commits_of.items()):
+        for pack, commits in sorted(shown.items()):
             held = self._thumbnails_of(pack)
+            if not 0 < sum(commits.values()) < HALF_DEAD * len(held):
+                continue
             found = (
                 self._segments.rows(["segment_id"], any_of("commit_id", some))
                 for some in _some_at_a_time(sorted(commits))
             )
             ids = {one for some in found for one in some["segment_id"].to_pylist()}
-            living = {one: held[one] for one in held if one in ids}
-            if living and len(living) < HALF_DEAD * len(held):
-                renamed[pack] = new_commit_id()
-                self._write_pack(renamed[pack], living)
+            renamed[pack] = new_commit_id()
+            self._write_pack(renamed[pack], {one: held[one] for one in held if one in ids})
         if not renamed:
             return
         moved = [row for row in today.to_pylist() if row["pack"] in renamed]
