@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-LONGEST_S = 120.0
+LONGEST_S = 600.0
 
 
 def preload() -> None:
