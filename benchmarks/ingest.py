@@ -25,7 +25,7 @@ sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "benchmarks")) if path n
 
 # How many files, where --num does not say.
 PARTS = {
-    "pipeline": 480,
+    "pipeline": 1_920,
     "default": 240,
     "searchable": 48,
     "unchanged": 100_000,
