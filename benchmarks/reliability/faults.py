@@ -97,14 +97,14 @@ def find_boundaries(folder: Path) -> list[tuple[Boundary, Boundary]]:
 
 
 def _state(folder: Path) -> int:
-    """Return a number for what is in a folder, by the times at which names came and went.
-
-    No file of an index is ever written to under the name that counts.
-    """
+    """Return a number for what is in a folder."""
     seen = []
-    for parent, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            seen.append((parent, os.stat(parent).st_mtime_ns))
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                entry = os.stat(os.path.join(parent, name))
+                seen.append((parent, name, entry.st_ino, entry.st_size, entry.st_mtime_ns))
+        seen.append((parent, "", 0, 0, 0))
     return hash(tuple(seen))
 
 

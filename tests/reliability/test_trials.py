@@ -40,8 +40,11 @@ def trial(script: str, tmp_path: Path, *options: object) -> Any:
     return json.loads(out.read_text())
 
 
-def test_killed_again_and_again_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
-    found = trial("kill.py", tmp_path, "--kills", 4, "--enough", NUM_KILLS, "--trials", 99)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(2))  # side by side
+def test_killed_again_and_again_nothing_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
+    enough = ("--kills", 4, "--enough", NUM_KILLS, "--trials", 99)
+    found = trial("kill.py", tmp_path, *enough, "--seed", seed)
 
     assert found["wrong"] == []
     assert found["kills"] >= NUM_KILLS
