@@ -26,12 +26,14 @@ from mmsearch.errors import (
     SegmentNotFound,
     StoreLocked,
     StoreNotFound,
+    UnreadableFile,
 )
 from mmsearch.retriever.models.description import ModelSettings as ModelSettings
 from mmsearch.values import (
     Backend,
     Document,
     Hit,
+    Item,
     Query,
     ReadPolicy,
     Role,
@@ -42,6 +44,7 @@ from mmsearch.values import (
 )
 
 if TYPE_CHECKING:
+    from mmsearch.context import Budget, ContextPart
     from mmsearch.indexers.estimate import Estimate
     from mmsearch.indexers.plan import Plan
     from mmsearch.indexers.report import IndexReport, Progress
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from mmsearch.retriever.search.question import Question
     from mmsearch.retriever.search.search import Searcher
     from mmsearch.retriever.store.store import Problem, Store, StoredSegment
+    from mmsearch.values import Vectors
 
 DEFAULT_MODEL = "default"
 _AS_MADE = ModelSettings()
@@ -121,11 +125,13 @@ class Engine:
         *,
         backend: Backend = Backend.AUTO,
         device: str = "auto",
+        through: "Callable[[Embedder], Embedder]" = lambda embedder: embedder,
     ) -> None:
         self._store = store
         self._choose = choose
         self._backend = backend
         self._device = device
+        self._through = through
         self._backends: Backends | None = None
         self._model: ChosenModel | OwnEmbedder | None = None
         self._embedder: Embedder | None = None
@@ -143,6 +149,7 @@ class Engine:
         dtype: str = "auto",
         settings: ModelSettings = _AS_MADE,
         backend: Backend | str = Backend.AUTO,
+        through: "Callable[[Embedder], Embedder]" = lambda embedder: embedder,
     ) -> Self:
         """Open the index at ``path``; with ``create`` make an empty one where there is none.
 
@@ -158,6 +165,8 @@ class Engine:
         backend:  what finds the nearest vectors: "lance", "faiss" (after 'mmsearch optimize
                   --faiss'), "exact", or "auto": faiss where its file lies in the index;
                   a query raises MissingExtra or StoreError where "faiss" cannot be
+        through:  is given the model when it is loaded, and returns what is asked in its place:
+                  one that remembers, say, or that puts the calls of many threads together
         Raises StoreNotFound (a read never creates), SpaceMismatch where the index was made
         with another model or other settings than those named, BadSetting, ModelNotFound,
         BadCheckpoint, StoreDamaged.
@@ -173,7 +182,11 @@ class Engine:
             store = Store.open(path)
             named = store.space.model if model is None else model
             engine = cls(
-                store, partial(choose, named, like=store.space), backend=backend, device=device
+                store,
+                partial(choose, named, like=store.space),
+                backend=backend,
+                device=device,
+                through=through,
             )
             if model is not None or settings != _AS_MADE:
                 engine._chosen()  # else when it is needed: looking at an index needs none
@@ -183,9 +196,13 @@ class Engine:
         chosen = choose(DEFAULT_MODEL if model is None else model)
         embedder = chosen.load()  # a model that cannot be leaves no index behind
         engine = cls(
-            Store.create(path, chosen.space), lambda: chosen, backend=backend, device=device
+            Store.create(path, chosen.space),
+            lambda: chosen,
+            backend=backend,
+            device=device,
+            through=through,
         )
-        engine._embedder = embedder
+        engine._embedder = through(embedder)
         return engine
 
     @staticmethod
@@ -231,7 +248,7 @@ class Engine:
         """
         with self._lock:
             if self._embedder is None:
-                self._embedder = self._chosen().load()
+                self._embedder = self._through(self._chosen().load())
             return self._embedder
 
     def _chosen(self) -> "ChosenModel | OwnEmbedder":
@@ -553,18 +570,77 @@ class Engine:
         if not (query.images or query.video or query.page):
             return []
         from mmsearch.indexers.query_media import read_query_media
+
+        return read_query_media(query, self._reading_sandbox(), self._policy(ocr))
+
+    def _reading_sandbox(self) -> "Sandbox":
+        """Return the workers for what queries bring and people look at."""
         from mmsearch.indexers.sandbox import Sandbox
 
         with self._lock:
             if self._sandbox is None:
                 self._sandbox = Sandbox(_QUERY_WORKERS)
-            sandbox = self._sandbox
-        return read_query_media(query, sandbox, self._policy(ocr))
+            return self._sandbox
 
     def _policy(self, ocr: bool) -> ReadPolicy:
         return ReadPolicy(
             ocr=ocr, max_pixels=self.space.max_pixels, max_frames=self.space.max_frames
         )
+
+    async def aquery(
+        self,
+        query: Query | str,
+        *,
+        k: int = 10,
+        group: bool = False,
+        collapse: bool = False,
+        ocr: bool = True,
+    ) -> list[Hit]:
+        """Do what `query` does in a thread, so that an event loop goes on meanwhile."""
+        import asyncio
+
+        return await asyncio.to_thread(
+            self.query, query, k=k, group=group, collapse=collapse, ocr=ocr
+        )
+
+    def context(
+        self, query: Query | str, *, k: int = 5, budget: "Budget | None" = None
+    ) -> "list[ContextPart]":
+        """Return the best hits as what a generator is given: text, picture and citation.
+
+        A picture whose file is gone is left out; its words stay. Raises as `query` does.
+        """
+        from mmsearch.context import Budget, parts_of
+
+        def picture(hit: Hit, max_pixels: int) -> bytes:
+            try:
+                return self.picture(hit.segment_id, max_pixels=max_pixels)
+            except (UnreadableFile, SegmentNotFound):
+                return b""
+
+        return parts_of(self.query(query, k=k), picture, budget or Budget())
+
+    def embed_queries(self, queries: "Sequence[Item | str]") -> "Vectors":
+        """Return float32 ``[n, d]``, a unit row for each text or item, as queries are embedded.
+
+        Raises as `Embedder.embed` does.
+        """
+        return self._embed(queries, Role.QUERY)
+
+    def embed_documents(self, items: "Sequence[Item | str]") -> "Vectors":
+        """Return float32 ``[n, d]``, a unit row for each text or item, as segments are embedded.
+
+        Raises as `Embedder.embed` does.
+        """
+        return self._embed(items, Role.DOCUMENT)
+
+    def _embed(self, items: "Sequence[Item | str]", role: Role) -> "Vectors":
+        import numpy as np
+
+        if not items:
+            return np.empty((0, self.space.dim), dtype=np.float32)
+        made = [one if isinstance(one, Item) else Item(one) for one in items]
+        return self.embedder.embed(made, role=role)
 
     # ------------------------------------------------------------ look
 
@@ -626,6 +702,23 @@ class Engine:
     def thumbnail(self, segment_id: str) -> bytes:
         """Return a small WebP of a segment, empty for text; raises SegmentNotFound."""
         return self._store.thumbnail(segment_id)
+
+    def picture(self, segment_id: str, *, max_pixels: int = 1_600_000) -> bytes:
+        """Return a page, a picture, or the middle of a clip as WebP; empty for text.
+
+        It is made from the file again. Raises SegmentNotFound, and UnreadableFile where the
+        file is gone or cannot be read any more.
+        """
+        from mmsearch.indexers.showing import picture_of
+
+        segment = self.show(segment_id)
+        return picture_of(
+            Path(segment.path),
+            segment.kind,
+            segment.locator,
+            self._reading_sandbox(),
+            max_pixels=max_pixels,
+        )
 
     def check(self) -> "list[Problem]":
         """Return what is wrong with the index: nothing, if it is whole."""

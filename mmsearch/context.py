@@ -1,0 +1,127 @@
+"""What a generator is given to answer from: hits as text, pictures and citations.
+
+    hits -> in the order of their rank, while the budget lasts -> ContextPart, ...
+
+A page is worth showing and telling: a model that sees reads the chart, and the words say what
+is too small to see. What does not fit the budget is cut (text) or left out (pictures).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmsearch.values import Hit, Kind
+
+# English has about four characters a token; a generator's own tokenizer is not known here.
+CHARACTERS_PER_TOKEN = 4
+LEAST_TOKENS = 32  # of a text that is cut: less says nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextPart:
+    """One hit, made ready for a prompt.
+
+    number:   what an answer cites it by, from 1
+    citation: where it is, for people: ``report.pdf p.3``
+    text:     its words, or as many of them as fit
+    image:    WebP of the page, the picture or the middle of the clip; empty where there is
+              none, or no room for it
+    pixels:   of that image, width times height
+    """
+
+    number: int
+    citation: str
+    hit: Hit
+    text: str
+    image: bytes = b""
+    pixels: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON, the image as a data: URI."""
+        import base64
+
+        told = {
+            "number": self.number,
+            "citation": self.citation,
+            "segment_id": self.hit.segment_id,
+            "path": self.hit.path,
+            **self.hit.locator.as_dict(),
+            "score": self.hit.score,
+            "text": self.text,
+        }
+        if self.image:
+            told["image"] = f"data:image/webp;base64,{base64.b64encode(self.image).decode()}"
+        return told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much a prompt has room for.
+
+    max_tokens: of all texts together, counted as CHARACTERS_PER_TOKEN characters each
+    max_pixels: of all pictures together
+    image_pixels: of one picture, at most
+    """
+
+    max_tokens: int = 4_000
+    max_pixels: int = 4_000_000
+    image_pixels: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if min(self.max_tokens, self.max_pixels, self.image_pixels) < 0:
+            raise ValueError(f"a budget cannot be negative: {self}")
+
+
+def parts_of(
+    hits: Sequence[Hit], picture: Callable[[Hit, int], bytes], budget: Budget
+) -> list[ContextPart]:
+    """Return the hits that fit, best first, as parts of a prompt.
+
+    picture: returns WebP of a hit within so many pixels, empty where there is none
+    """
+    parts: list[ContextPart] = []
+    tokens, pixels = budget.max_tokens, budget.max_pixels
+    for hit in hits:
+        text = _cut(hit.text or hit.about, tokens)
+        room = min(budget.image_pixels, pixels)
+        image = picture(hit, room) if hit.kind is not Kind.TEXT and room >= _LEAST_PIXELS else b""
+        if not text and not image:
+            continue
+        size = _size(image)
+        tokens -= -(-len(text) // CHARACTERS_PER_TOKEN)
+        pixels -= size
+        parts.append(
+            ContextPart(
+                number=len(parts) + 1,
+                citation=f"{hit.path} {hit.locator}".rstrip(),
+                hit=hit,
+                text=text,
+                image=image,
+                pixels=size,
+            )
+        )
+    return parts
+
+
+_LEAST_PIXELS = 64 * 64  # a smaller picture shows nothing
+
+
+def _cut(text: str, tokens: int) -> str:
+    """Return as much of a text as fits, to the end of a word."""
+    room = tokens * CHARACTERS_PER_TOKEN
+    if len(text) <= room:
+        return text
+    if tokens < LEAST_TOKENS:
+        return ""
+    return text[: room - 1].rsplit(maxsplit=1)[0].rstrip() + "…"
+
+
+def _size(image: bytes) -> int:
+    if not image:
+        return 0
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as opened:
+        return opened.width * opened.height

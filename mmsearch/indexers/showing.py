@@ -1,0 +1,42 @@
+"""A segment's picture in full, made from its file again; the index keeps thumbnails only."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch.errors import UnreadableFile
+from mmsearch.indexers.sandbox import ReadTask, Sandbox
+from mmsearch.values import Kind, Locator, ReadPolicy
+
+if TYPE_CHECKING:
+    from mmsearch.values import Pixels
+
+_QUALITY = 85
+
+
+def picture_of(
+    path: Path, kind: Kind, locator: Locator, sandbox: Sandbox, *, max_pixels: int
+) -> bytes:
+    """Return a page, a picture, or the middle of a clip, as WebP of at most ``max_pixels``.
+
+    Empty for a text. Raises UnreadableFile where the file is gone or cannot be read.
+    """
+    if kind is Kind.TEXT:
+        return b""
+    if not path.is_file():
+        raise UnreadableFile(path, "there is no such file any more")
+    policy = ReadPolicy(ocr=False, max_pixels=max_pixels, max_frames=1)
+    only = None if kind is Kind.IMAGE else locator
+    task = ReadTask(path, kind, policy, only=only, whole=kind is Kind.VIDEO)
+    for segment in sandbox.read_one(task):
+        if segment.pixels is not None:
+            return _webp(segment.pixels[0])
+    raise UnreadableFile(path, f"there is no {locator or 'picture'} in it any more")
+
+
+def _webp(pixels: "Pixels") -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", quality=_QUALITY, method=2)
+    return out.getvalue()
