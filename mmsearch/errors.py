@@ -30,6 +30,9 @@
     │   ├── ConversionFailed     a published model that could not be put into our format
     │   └── BadVectors           NaN, infinite or of the wrong shape
     ├── TrainingStopped          a run that cannot go on; its last snapshot is good   1
+    ├── Unanswered               a server that does not answer this request     1
+    │   ├── Busy                 more is waiting than it can answer soon
+    │   └── Abandoned            whoever asked has gone
     └── MissingExtra             an optional dependency is not installed        1
 
 Programming mistakes (a wrong shape, a negative k) stay plain ValueError and
@@ -343,6 +346,26 @@ class TrainingStopped(MMSearchError):
     def __init__(self, reason: str, *, hint: str = "") -> None:
         self.hint = hint
         super().__init__(f"training stopped: {reason}")
+
+
+class Unanswered(MMSearchError):
+    """A request that a server does not answer, though nothing is wrong with it."""
+
+
+class Busy(Unanswered):
+    """More is waiting than can be answered soon; ``retry_after_s`` says when to ask again."""
+
+    def __init__(self, retry_after_s: float, *, what: str = "the server") -> None:
+        self.retry_after_s = retry_after_s
+        self.hint = f"ask again in {max(retry_after_s, 1):.0f} s"
+        super().__init__(f"{what} has more waiting than it can answer soon")
+
+
+class Abandoned(Unanswered):
+    """Whoever asked has gone, so that nothing more is computed for it."""
+
+    def __init__(self) -> None:
+        super().__init__("the request was given up by whoever made it")
 
 
 class MissingExtra(MMSearchError):

@@ -1,0 +1,223 @@
+"""What a running server holds, and how a request gets at it.
+
+    request -> served(request) -> Served: engines by name, settings, jobs, metrics
+    request -> answer(request, work) -> work() in a thread, given up when the client leaves
+
+Everything that takes longer than a few hundred microseconds goes through `answer`: the event
+loop stays free, at most ``limits.queue`` requests are let in (Busy beyond), and whatever the
+thread still has to embed is dropped once nobody waits for it.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import HTTPException
+from starlette.requests import HTTPConnection, Request
+
+from mmsearch.engine import Engine
+from mmsearch.errors import Abandoned, Busy
+from mmsearch.retriever.embedding.giving_up import Cancellation, heard_by
+from mmsearch.serving.metrics import Metrics
+from mmsearch.serving.settings import Settings
+from mmsearch.values import Role, Space
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmsearch.retriever.seams import Calibration, Embedder
+    from mmsearch.values import Item, Vectors, View
+
+Answer = TypeVar("Answer")
+
+SOCKET_NAME = "serve.sock"  # in the folder of an index
+_BUSY_RETRY_S = 1.0
+
+
+class Served:
+    """The engines of one server, opened, and what its routers share.
+
+    engines:  by name, in the order of ``settings.dbs``
+    jobs:     what `mmsearch.serving.jobs` runs
+    metrics:  counted for /metrics
+    is_ready: the models are loaded
+    draining: set once the server is told to stop; streams end then
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.is_ready = False
+        self.failure: Exception | None = None
+        self.draining = asyncio.Event()
+        self.jobs: Any = None
+        self.num_running = 0
+        self.index_of_socket: dict[str, str] = {}  # address of a unix socket -> name
+        self._threads = ThreadPoolExecutor(settings.limits.threads, "mmsearch-request")
+        self.engines: dict[str, Engine] = {}
+        by_space: dict[str, Engine] = {}
+        for db in settings.dbs:
+            engine = self._open(db, by_space)
+            self.engines[_free_name(db, self.engines)] = engine
+            by_space.setdefault(engine.space.id, engine)
+
+    def _open(self, db: Path, by_space: Mapping[str, Engine]) -> Engine:
+        """Return the engine of a folder; one model in memory serves all indexes of its space."""
+        settings = self.settings
+        engine = Engine.open(
+            db,
+            model=settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            through=self._through,
+        )
+        same = by_space.get(engine.space.id)
+        return engine if same is None else Engine.open(db, model=_ModelOf(same))
+
+    def _through(self, embedder: "Embedder") -> "Embedder":
+        return embedder
+
+    def engine(self, name: str | None = None) -> Engine:
+        """Return the engine of that name; where none is named, that of the request.
+
+        It is the index in whose socket the request came, else the first. An unknown name
+        is a 404.
+        """
+        name = name or _MEANT_INDEX.get()
+        if name is None:
+            return next(iter(self.engines.values()))
+        found = self.engines.get(name)
+        if found is None:
+            raise HTTPException(404, f"no index named {name!r}; GET /v1/status names them")
+        return found
+
+    def load(self) -> None:
+        """Load the models, so that no request waits for them; what fails is kept for /readyz."""
+        try:
+            for engine in self.engines.values():
+                engine.load()
+            self.is_ready = True
+        except Exception as error:  # said to whoever started the server, who may end it
+            self.failure = error
+            raise
+
+    def close(self) -> None:
+        """End threads and worker processes."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for engine in self.engines.values():
+            engine.close()
+
+    async def run(self, work: Callable[[], Answer], gone: Cancellation) -> Answer:
+        """Do it in a thread, where ``gone`` is listened to."""
+        with heard_by(gone):
+            context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, context.run, work)
+
+
+def served(request: HTTPConnection) -> Served:
+    """Return what the server holds: a dependency of every route."""
+    state: Served = request.app.state.served
+    return state
+
+
+async def answer(request: Request, work: Callable[[], Answer]) -> Answer:
+    """Return ``work()``, done in a thread while the event loop goes on.
+
+    Raises what it raises; Busy where ``limits.queue`` requests are at work already; Abandoned
+    when the client leaves first: its thread then ends at the next thing it would embed.
+    """
+    state = served(request)
+    if state.num_running >= state.settings.limits.queue:
+        raise Busy(_BUSY_RETRY_S)
+    gone = Cancellation()
+    state.num_running += 1
+    working = asyncio.ensure_future(state.run(work, gone))
+    working.add_done_callback(lambda _: _finished(state))
+    leaving = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Abandoned
+    finally:
+        leaving.cancel()
+        if not working.done():
+            gone.cancel()
+            working.add_done_callback(_look_at)
+
+
+def _finished(state: Served) -> None:
+    state.num_running -= 1
+
+
+def _look_at(future: "asyncio.Future[Any]") -> None:
+    """Take a result that nobody waits for, lest the loop complain of an error not looked at."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def _until_gone(request: Request) -> None:
+    """Return when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+_MEANT_INDEX: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "mmsearch_meant_index", default=None
+)
+
+
+def mean_index_of(scope: Mapping[str, Any], state: Served) -> None:
+    """Let a request that came by the socket of an index and names none mean that one."""
+    if came_by_socket(scope):
+        _MEANT_INDEX.set(state.index_of_socket.get(scope["server"][0]))
+
+
+def came_by_socket(scope: Mapping[str, Any]) -> bool:
+    """Say whether a request came by the unix socket of an index: by its owner, on this machine.
+
+    The server's own end of the connection tells, so that no client can claim it.
+    """
+    address = scope.get("server")
+    return bool(address and address[1] is None and str(address[0]).endswith("/" + SOCKET_NAME))
+
+
+def _free_name(db: Path, taken: Mapping[str, Engine]) -> str:
+    """Return what an index is called: its folder, or for a hidden one the folder it lies in."""
+    folder = db.resolve()
+    name = folder.parent.name if folder.name.startswith(".") else folder.name
+    name = name or "index"
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+class _ModelOf:
+    """The model of another engine, loaded when that one's is: an Embedder."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def space(self) -> Space:
+        return self._engine.space
+
+    @property
+    def calibration(self) -> "Mapping[tuple[View, View], Calibration]":
+        return self._engine.embedder.calibration
+
+    @property
+    def call_tokens(self) -> int:
+        return self._engine.embedder.call_tokens
+
+    def num_tokens(self, item: "Item") -> int:
+        return self._engine.embedder.num_tokens(item)
+
+    def embed(self, items: "Sequence[Item]", *, role: "Role | str" = Role.DOCUMENT) -> "Vectors":
+        return self._engine.embedder.embed(items, role=role)
