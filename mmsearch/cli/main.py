@@ -21,6 +21,7 @@ from mmsearch.cli import (
     import_,
     index,
     info,
+    mcp,
     model,
     optimize,
     query,
@@ -48,6 +49,7 @@ _GROUPS = {
         "export",
         "import",
     ),
+    "Serve": ("serve", "mcp"),
     "Models": ("model", "train", "info"),
 }
 
@@ -117,6 +119,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("mcp")(mcp.mcp)
 app.command("info")(info.info)
 app.add_typer(tag.app, name="tag")
 app.add_typer(model.app, name="model")
