@@ -32,14 +32,18 @@ from mmsearch.retriever.models.description import ModelSettings as ModelSettings
 from mmsearch.values import (
     Backend,
     Document,
+    Frames,
     Hit,
+    Image,
     Item,
+    Kind,
     Query,
     ReadPolicy,
     Role,
     Segment,
     Space,
     Status,
+    Text,
     View,
 )
 
@@ -633,6 +637,36 @@ class Engine:
         Raises as `Embedder.embed` does.
         """
         return self._embed(items, Role.DOCUMENT)
+
+    def part_of(self, path: str | Path, *, page: int = 1) -> "Image | Frames":
+        """Return a picture, a film as a whole, or a page of a PDF as a part of an item.
+
+        It is decoded in a worker process, within the limits and pixels of the index, so that
+        a file of unknown origin does no harm. Raises UnreadableFile.
+        """
+        kind = self.kind_of(path)
+        if kind is Kind.IMAGE:
+            query = Query(images=[path])
+        elif kind is Kind.VIDEO:
+            query = Query(video=path)
+        elif kind is Kind.PDF:
+            query = Query(page=f"{path}#{page}")
+        else:
+            raise UnreadableFile(path, "it is no picture, film or PDF")
+        [segment] = self._read_media(query, ocr=False)
+        [part] = segment.views()[View.VISUAL].parts
+        assert not isinstance(part, Text)
+        return part
+
+    @staticmethod
+    def kind_of(path: str | Path) -> Kind | None:
+        """Say what a file is by its content; None where no reader understands it.
+
+        Raises UnreadableFile for one that is empty or cannot be opened.
+        """
+        from mmsearch.indexers.readers.sniff import sniff
+
+        return sniff(Path(path))
 
     def _embed(self, items: "Sequence[Item | str]", role: Role) -> "Vectors":
         import numpy as np

@@ -6,6 +6,9 @@
     │   ├── NothingToIndex       no such path, or no supported file under it
     │   ├── FilesGone            a rebuild would lose documents whose file is not there
     │   ├── EmptyQuery
+    │   ├── BadUpload            a part of a request that cannot be used
+    │   ├── TooLarge             a request of more than a server takes
+    │   ├── NotAllowed           a file or an address that a server may not touch
     │   ├── BadFilter            ``where`` is not SQL over the filter columns
     │   ├── BadQueryFile         a line of queries.jsonl
     │   ├── BadConfig            a training configuration                       2
@@ -17,6 +20,7 @@
     │   ├── StoreDamaged
     │   ├── StoreOutdated        written by an older mmsearch, not yet brought up to date
     │   ├── SegmentNotFound
+    │   ├── DocumentNotFound     also where its file is gone or is another one by now
     │   └── SpaceMismatch        written by another model                       4
     ├── ModelError               weights or what they computed                  1
     │   ├── ModelNotFound
@@ -103,6 +107,33 @@ class EmptyQuery(BadInput):
 
     def __init__(self) -> None:
         super().__init__("the query is empty")
+
+
+class BadUpload(BadInput):
+    """A part of a request that cannot be used; ``name`` is where it stands: ``images[1]``.
+
+    Its text never quotes a decoder, nor says where the part was kept meanwhile.
+    """
+
+    def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
+        self.name, self.hint = name, hint
+        super().__init__(f"{name}: {reason}")
+
+
+class TooLarge(BadInput):
+    """A request of more than a server takes."""
+
+    def __init__(self, what: str, limit: str) -> None:
+        self.hint = "send less in one request"
+        super().__init__(f"{what} is over the limit of {limit}")
+
+
+class NotAllowed(BadInput):
+    """A file or an address that a server was not told it may touch."""
+
+    def __init__(self, what: str, reason: str, *, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(f"{what}: {reason}")
 
 
 class BadFilter(BadInput):
@@ -211,6 +242,15 @@ class SegmentNotFound(StoreError):
         self.segment_id = segment_id
         self.hint = "ids are printed by 'mmsearch query --json'; re-indexing a file keeps them"
         super().__init__(f"no segment {segment_id}")
+
+
+class DocumentNotFound(StoreError):
+    """No document with that id, or none whose file is what was indexed."""
+
+    def __init__(self, document_id: str, reason: str = "") -> None:
+        self.document_id = document_id
+        self.hint = "index its folder again" if reason else "GET /v1/documents lists them"
+        super().__init__(f"no document {document_id}{reason and ': '}{reason}")
 
 
 class SpaceMismatch(StoreError):
