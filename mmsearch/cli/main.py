@@ -27,6 +27,7 @@ from mmsearch.cli import (
     query,
     rebuild,
     remove,
+    serve,
     show,
     similar,
     status,
@@ -119,6 +120,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("info")(info.info)
 app.add_typer(tag.app, name="tag")

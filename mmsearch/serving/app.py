@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,8 +26,12 @@ log = logging.getLogger("mmsearch.serving")
 _ROUTERS = ("health", "embeddings", "search", "indexing", "library", "page")
 
 
-def make_app(settings: Settings) -> FastAPI:
+def make_app(
+    settings: Settings, *, on_ready: Callable[[float], object] = lambda _: None
+) -> FastAPI:
     """Return the application of a server; its engines are open, its models not yet loaded.
+
+    on_ready: is told once they are, and how many seconds that took
 
     Raises StoreNotFound, SpaceMismatch, ModelNotFound and what else `Engine.open` does.
     """
@@ -39,6 +43,7 @@ def make_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.served = state
+    app.state.on_ready = on_ready
     handle_errors(app)
     for name in _ROUTERS:
         if _exists(name):
@@ -54,14 +59,15 @@ def make_app(settings: Settings) -> FastAPI:
 
 
 def _exists(name: str) -> bool:
-    return importlib.util.find_spec(f"mmsearch.serving.{name}") is not None
+    spec = importlib.util.find_spec(f"mmsearch.serving.{name}")
+    return spec is not None and spec.origin is not None  # a folder of that name is no module
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the server already answers /healthz; end everything at the end."""
     state: Served = app.state.served
-    loading = asyncio.ensure_future(asyncio.to_thread(_load, state))
+    loading = asyncio.ensure_future(asyncio.to_thread(_load, state, app.state.on_ready))
     try:
         yield
     finally:
@@ -72,14 +78,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(state.close)
 
 
-def _load(state: Served) -> None:
+def _load(state: Served, on_ready: Callable[[float], object]) -> None:
     began = time.perf_counter()
     try:
         state.load()
     except Exception:
-        log.exception("the model could not be loaded")
+        log.debug("the model could not be loaded", exc_info=True)  # /readyz and serve say it
     else:
-        log.info("ready after %.1f s", time.perf_counter() - began)
+        on_ready(time.perf_counter() - began)
 
 
 class _Counted:

@@ -23,6 +23,7 @@ from mmsearch.errors import Abandoned, Busy
 from mmsearch.retriever.embedding.giving_up import Cancellation, heard_by
 from mmsearch.serving.metrics import Metrics
 from mmsearch.serving.settings import Settings
+from mmsearch.serving.sockets import SOCKET_NAME
 from mmsearch.values import Role, Space
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-SOCKET_NAME = "serve.sock"  # in the folder of an index
 _BUSY_RETRY_S = 1.0
 
 
