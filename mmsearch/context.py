@@ -4,16 +4,19 @@
 
 A page is worth showing and telling: a model that sees reads the chart, and the words say what
 is too small to see. What does not fit the budget is cut (text) or left out (pictures).
+Files are cited by their name: the folders they lie in are nobody's business who answers.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-from mmsearch.values import Hit, Kind
+from mmsearch.values import Hit, Kind, given_id
 
-# English has about four characters a token; a generator's own tokenizer is not known here.
-CHARACTERS_PER_TOKEN = 4
+# In UTF-8: four letters of English, two of Russian, one character and a third of Chinese. A
+# generator's own tokenizer is not known here.
+BYTES_PER_TOKEN = 4
 LEAST_TOKENS = 32  # of a text that is cut: less says nothing
 
 
@@ -58,7 +61,7 @@ class ContextPart:
 class Budget:
     """How much a prompt has room for.
 
-    max_tokens: of all texts together, counted as CHARACTERS_PER_TOKEN characters each
+    max_tokens: of all texts together, counted as BYTES_PER_TOKEN bytes each
     max_pixels: of all pictures together
     image_pixels: of one picture, at most
     """
@@ -88,12 +91,12 @@ def parts_of(
         if not text and not image:
             continue
         size = _size(image)
-        tokens -= -(-len(text) // CHARACTERS_PER_TOKEN)
+        tokens -= -(-len(_utf8(text)) // BYTES_PER_TOKEN)
         pixels -= size
         parts.append(
             ContextPart(
                 number=len(parts) + 1,
-                citation=f"{hit.path} {hit.locator}".rstrip(),
+                citation=cited(hit),
                 hit=hit,
                 text=text,
                 image=image,
@@ -103,17 +106,36 @@ def parts_of(
     return parts
 
 
+def cited(hit: Hit) -> str:
+    """Return how people name where a hit lies: ``report.pdf p.3``, ``talk.mp4 1:04-1:09``."""
+    name = given_id(hit.path) or PurePosixPath(hit.path).name
+    return f"{name} {hit.locator}".rstrip()
+
+
 _LEAST_PIXELS = 64 * 64  # a smaller picture shows nothing
+_LONGEST_WORD = 40  # characters; some scripts put no blanks between theirs
 
 
 def _cut(text: str, tokens: int) -> str:
     """Return as much of a text as fits, to the end of a word."""
-    room = tokens * CHARACTERS_PER_TOKEN
-    if len(text) <= room:
+    room = tokens * BYTES_PER_TOKEN
+    whole = _utf8(text)
+    if len(whole) <= room:
         return text
     if tokens < LEAST_TOKENS:
         return ""
-    return text[: room - 1].rsplit(maxsplit=1)[0].rstrip() + "…"
+    cut = whole[: room - len(_utf8(_CUT_OFF))].decode(errors="ignore")
+    blank = max(cut.rfind(" "), cut.rfind("\n"))
+    if len(cut) - blank <= _LONGEST_WORD:
+        cut = cut[: max(blank, 0)]
+    return cut.rstrip() + _CUT_OFF if cut.strip() else ""
+
+
+_CUT_OFF = "…"
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="replace")
 
 
 def _size(image: bytes) -> int:

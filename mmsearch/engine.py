@@ -12,7 +12,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from mmsearch.values import (
     Status,
     Text,
     View,
+    given_id,
 )
 
 if TYPE_CHECKING:
@@ -468,7 +469,8 @@ class Engine:
     def remove(self, paths: Sequence[str | Path]) -> int:
         """Take the documents at these paths, or under these folders, out of the index.
 
-        Returns how many there were; the files themselves stay. Raises StoreLocked.
+        A text that was given goes by ``given_path(text_id)``. Returns how many there were;
+        the files themselves stay. Raises StoreLocked.
         """
         with self._store.writing() as writer:
             doomed = [document.path for document in self.documents(paths)]
@@ -476,6 +478,31 @@ class Engine:
                 writer.remove(doomed)
                 writer.refresh()
         return len(doomed)
+
+    def add_texts(
+        self, texts: Mapping[str, str], *, about: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep texts that lie in no file, by ids of your own; one of a known id is replaced.
+
+        All of them are committed and durable when it returns, or none is, if it raises. Each
+        is found whole, as a hit whose path is ``given_path(text_id)``; runs of `index` leave
+        it alone, and a rebuild takes it along.
+
+        about: words about a text, by its id: searched and given back, and not embedded
+        Raises StoreLocked, ValueError for an empty id, and as `Embedder.embed` does.
+        """
+        from mmsearch.indexers.given import GivenText, as_documents
+        from mmsearch.retriever.search.backends import keep_fresh
+
+        given = [
+            GivenText(text_id=text_id, text=text, about=(about or {}).get(text_id, ""))
+            for text_id, text in texts.items()
+        ]
+        documents = as_documents(given, self.embedder)  # before anybody has to wait for us
+        with self._store.writing() as writer:
+            writer.commit_all(documents)
+            writer.refresh()
+            keep_fresh(self._store)
 
     # ------------------------------------------------------------ query
 
@@ -715,7 +742,10 @@ class Engine:
         """Return the documents at these paths, or under these folders, by path."""
         from mmsearch.indexers.plan import is_under
 
-        return [one for one in self._store.documents() if is_under(one.path, paths)]
+        given = {str(path) for path in paths if given_id(str(path)) is not None}
+        roots = [path for path in paths if str(path) not in given]
+        documents = self._store.documents()
+        return [one for one in documents if one.path in given or is_under(one.path, roots)]
 
     def near_duplicates(self) -> "list[list[StoredSegment]]":
         """Return groups of segments that show the same picture, the largest first.
@@ -741,13 +771,13 @@ class Engine:
         """Return a page, a picture, or the middle of a clip as WebP; empty for text.
 
         It is made from the file again. Raises SegmentNotFound, and UnreadableFile where the
-        file is gone or cannot be read any more.
+        file is gone or cannot be read any more, and ValueError for ``max_pixels < 1``.
         """
         from mmsearch.indexers.showing import picture_of
 
         segment = self.show(segment_id)
         return picture_of(
-            Path(segment.path),
+            segment.path,
             segment.kind,
             segment.locator,
             self._reading_sandbox(),

@@ -10,6 +10,7 @@ numpy and pillow only where a value is made of pixels.
 import enum
 import hashlib
 import json
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -343,6 +344,24 @@ class Document:
 def stored_path(path: Path) -> str:
     """Return a path as the manifest writes it: posix, undecodable bytes escaped."""
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+_GIVEN = "text:"
+
+
+def given_path(text_id: str) -> str:
+    """Return the path of a text that was given and lies in no file: no file is ever called so.
+
+    It is one name without a slash, whatever the id holds.
+    """
+    return _GIVEN + urllib.parse.quote(text_id, safe=" ", errors="surrogatepass")
+
+
+def given_id(path: str) -> str | None:
+    """Return the id of a text that was given, by its path; None for a file."""
+    if not path.startswith(_GIVEN):
+        return None
+    return urllib.parse.unquote(path[len(_GIVEN) :], errors="surrogatepass")
 
 
 def segment_id(path: str, locator: Locator) -> str:
