@@ -3,8 +3,9 @@
 import io
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import made_files
 import numpy as np
@@ -15,7 +16,10 @@ from PIL import Image
 from mmsearch import Engine, Item, Query
 from mmsearch.context import BYTES_PER_TOKEN, Budget, ContextPart, parts_of
 from mmsearch.errors import EmptyQuery, SegmentNotFound, UnreadableFile
-from mmsearch.values import Hit, Kind, Locator
+from mmsearch.values import Hit, Kind, Locator, Role
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
 
 RED, BLUE = made_files.RED, made_files.BLUE
 
@@ -274,7 +278,7 @@ def test_no_items_are_no_rows(engine: Engine) -> None:
 
 def test_the_roles_reach_the_model(engine: Engine, tmp_path: Path) -> None:
     class Telling(WordEmbedder):
-        def embed(self, items, *, role="document"):  # type: ignore[no-untyped-def]
+        def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
             asked.append(str(role))
             return super().embed(items, role=role)
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsearch.errors import UnreadableFile
