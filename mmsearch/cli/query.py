@@ -119,7 +119,7 @@ def query(
     how = (model, device, dtype, settings, backend)
     answer = None
     if server and how == (None, "auto", "auto", ModelSettings(), Backend.AUTO):
-        answer = client.query(db, asked, k=k, group=group, collapse=collapse)
+        answer = client.query(db, asked, k=k, group=group, collapse=collapse, ocr=ocr)
     if answer is None:
         with Engine.open(
             db, model=model, device=device, dtype=dtype, settings=settings, backend=backend

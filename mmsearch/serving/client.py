@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsearch import __version__
+from mmsearch.serving.sockets import SOCKET_NAME
 from mmsearch.values import Hit, Kind, Locator, Query
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
-SOCKET_NAME = "serve.sock"
 _GREETING_S = 1.0  # a server that is alive says so at once, however much it computes
 _ANSWER_S = 60.0  # beyond it a model of one's own is likely to be quicker
 _LONGEST_ADDRESS = 100  # bytes; 108 with the closing zero on Linux, 104 on macOS
+_MOST_MEDIA_BYTES = 40 * 2**20  # as base64 still below what a server takes by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,13 @@ class Answer:
     took_ms: float
 
 
-def query(db: Path, asked: Query, *, k: int, group: bool, collapse: bool) -> Answer | None:
-    """Return what a running server of the index at ``db`` answers, or None.
-
-    Only words are asked for here: a query with media is None too.
-    """
-    if asked.is_empty or asked.images or asked.video or asked.page:
+def query(
+    db: Path, asked: Query, *, k: int, group: bool, collapse: bool, ocr: bool
+) -> Answer | None:
+    """Return what a running server of the index at ``db`` answers, or None."""
+    if asked.is_empty or not _is_ours(db / SOCKET_NAME):
         return None
-    wanted = {
+    wanted: dict[str, object] = {
         "query": asked.text,
         "negative": list(asked.negative),
         "where": asked.where,
@@ -54,13 +54,18 @@ def query(db: Path, asked: Query, *, k: int, group: bool, collapse: bool) -> Ans
         "k": k,
         "group": group,
         "collapse": collapse,
+        "ocr": ocr,
     }
+    try:
+        wanted |= _media(asked)
+    except (OSError, ValueError):
+        return None
     return _ask(db, "/v1/search", wanted)
 
 
 def similar(db: Path, segment_id: str, *, k: int) -> Answer | None:
     """Return the segments most like one, by a running server of the index, or None."""
-    return _ask(db, "/v1/similar", {"id": segment_id, "k": k})
+    return _ask(db, "/v1/similar", {"segment": segment_id, "k": k})
 
 
 def _ask(db: Path, path: str, wanted: Mapping[str, object]) -> Answer | None:
@@ -82,6 +87,33 @@ def _ask(db: Path, path: str, wanted: Mapping[str, object]) -> Answer | None:
             )
     except (OSError, HTTPException, LookupError, TypeError, ValueError):
         return None
+
+
+def _media(asked: Query) -> dict[str, object]:
+    """Return the media of a query as ``data:`` URIs.
+
+    Raises OSError for what cannot be read, ValueError for what is too large or names no page.
+    """
+    page, _, number = (asked.page or "").rpartition("#")
+    if asked.page and not page:
+        raise ValueError("it names no page")
+    paths = [*asked.images, *([asked.video] if asked.video else []), *([page] if page else [])]
+    if not paths:
+        return {}
+    import base64
+
+    if sum(os.stat(path).st_size for path in paths) > _MOST_MEDIA_BYTES:
+        raise ValueError("too large to be sent")
+
+    def uri(path: str | Path) -> str:
+        return "data:;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+    media: dict[str, object] = {"images": [uri(path) for path in asked.images]}
+    if asked.video:
+        media["video"] = uri(asked.video)
+    if page:
+        media["page"] = f"{uri(page)}#{int(number)}"
+    return media
 
 
 def _is_ours(address: Path) -> bool:
