@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from mmsearch.errors import (
     EmptyQuery,
@@ -339,6 +339,7 @@ class Engine:
         again: bool = False,
         only: Sequence[str | Path] | None = None,
         plan: "Plan | None" = None,
+        within: Sequence[str | Path] | None = None,
         num_workers: int | None = None,
     ) -> "IndexReport":
         """Bring the index up to date with the files under ``paths``.
@@ -356,6 +357,8 @@ class Engine:
                           where they are known to have changed
         plan:             what `preview` said of the same arguments a moment ago; a new index
                           need not look at every file twice
+        within:           pass over files that lie in none of these folders once all links
+                          are followed
         num_workers:      reader processes; by default one for each core that affinity and
                           a container's quota leave, at most 32
         Raises NothingToIndex (never with ``only``), also for a folder that holds nothing at all
@@ -374,9 +377,11 @@ class Engine:
             began = time.perf_counter()
             before = self._store.snapshot()
             manifest = before.documents
-            if plan is None or manifest:  # a plan holds as long as there is nothing else
+            if (
+                plan is None or manifest or within is not None
+            ):  # a plan holds as long as there is nothing else
                 plan = _plan(
-                    self.path, manifest, paths, include, exclude, retry_failed, again, only
+                    self.path, manifest, paths, include, exclude, retry_failed, again, only, within
                 )
             report = pipeline.run(
                 plan,
@@ -738,14 +743,33 @@ class Engine:
             failed=tuple(one for one in documents if one.status is Status.FAILED),
         )
 
-    def documents(self, paths: Sequence[str | Path]) -> list[Document]:
-        """Return the documents at these paths, or under these folders, by path."""
+    def documents(self, paths: Sequence[str | Path] | None = None) -> list[Document]:
+        """Return the documents at these paths, or under these folders, by path; else all."""
         from mmsearch.indexers.plan import is_under
 
+        if paths is None:
+            return self._store.documents()
         given = {str(path) for path in paths if given_id(str(path)) is not None}
         roots = [path for path in paths if str(path) not in given]
         documents = self._store.documents()
         return [one for one in documents if one.path in given or is_under(one.path, roots)]
+
+    def document(self, path: str) -> Document | None:
+        """Return the document of that path, as hits and segments name it; None without one."""
+        return next(iter(self._store.documents(path)), None)
+
+    def segments_of(self, path: str) -> "list[StoredSegment]":
+        """Return the segments of a document in the order they lie in it."""
+        return self._store.segments_of(path)
+
+    def open_original(self, document: Document) -> BinaryIO:
+        """Open the file of a document to read its bytes.
+
+        Raises UnreadableFile where it is gone, or is not the one that was indexed any more.
+        """
+        from mmsearch.indexers.originals import open_original
+
+        return open_original(document)
 
     def near_duplicates(self) -> "list[list[StoredSegment]]":
         """Return groups of segments that show the same picture, the largest first.
@@ -813,8 +837,9 @@ def _plan(
     retry_failed: bool,
     again: bool,
     only: Sequence[str | Path] | None = None,
+    within: Sequence[str | Path] | None = None,
 ) -> "Plan":
-    from mmsearch.indexers.discover import affected_by, discover, discover_again
+    from mmsearch.indexers.discover import affected_by, discover, discover_again, lying_in
     from mmsearch.indexers.plan import emptied, make_plan
     from mmsearch.indexers.watch import at_or_below
 
@@ -824,7 +849,7 @@ def _plan(
         kept = {Path(os.path.abspath(root)) for root in unmounted}
         changed = [path for path in affected_by(only) if path not in kept]
         return make_plan(
-            discover_again(roots, changed, include=include, exclude=exclude),
+            lying_in(within, discover_again(roots, changed, include=include, exclude=exclude)),
             {document.path: document for document in at_or_below(changed, manifest)},
             [Path("/")],  # what is left of the manifest lies at or below what changed
             retry_failed=retry_failed,
@@ -839,7 +864,7 @@ def _plan(
             f"mmsearch remove {folder} --db {index}",
         )
     plan = make_plan(
-        discover(roots, include=include, exclude=exclude),
+        lying_in(within, discover(roots, include=include, exclude=exclude)),
         {document.path: document for document in manifest},
         roots,
         retry_failed=retry_failed,
