@@ -10,9 +10,12 @@ Files are cited by their name: the folders they lie in are nobody's business who
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmsearch.values import Hit, Kind, given_id
+
+if TYPE_CHECKING:
+    from mmsearch.retriever.store.rows import StoredSegment
 
 # In UTF-8: four letters of English, two of Russian, one character and a third of Chinese. A
 # generator's own tokenizer is not known here.
@@ -106,8 +109,8 @@ def parts_of(
     return parts
 
 
-def cited(hit: Hit) -> str:
-    """Return how people name where a hit lies: ``report.pdf p.3``, ``talk.mp4 1:04-1:09``."""
+def cited(hit: "Hit | StoredSegment") -> str:
+    """Return how people name where a hit or a segment lies: ``report.pdf p.3``, ``talk.mp4 1:04-1:09``."""
     name = given_id(hit.path) or PurePosixPath(hit.path).name
     return f"{name} {hit.locator}".rstrip()
 

@@ -56,10 +56,14 @@ def mcp(
         mmsearch mcp --http --port 7701
     """
     with Engine.open(db, model=model, device=device, dtype=dtype, backend=backend) as engine:
-        from mmsearch.serving.mcp import make_server, serve_http, serve_stdio
+        from mmsearch.serving.mcp import serve_http, serve_stdio
 
-        server = make_server(engine, roots=tuple(roots or ()))
+        asked_with = tuple(roots or ())
         if http:
-            serve_http(server, port=port, on_ready=lambda url: say(f"listening on {url}"))
+            serve_http(engine, port=port, roots=asked_with, on_ready=_say_where)
         else:
-            serve_stdio(server)
+            serve_stdio(engine, roots=asked_with)
+
+
+def _say_where(url: str) -> None:
+    say(f"listening on {url}")

@@ -11,15 +11,17 @@ no file is read that is not in the index, or below a folder that was named for i
 import base64
 import binascii
 import contextlib
+import os
+import signal
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from mmsearch import __version__
-from mmsearch.context import Budget, ContextPart, parts_of
+from mmsearch.context import Budget, ContextPart, cited, parts_of
 from mmsearch.engine import Engine
 from mmsearch.errors import BadInput, MissingExtra, MMSearchError, UnreadableFile
 from mmsearch.values import Hit, Kind, Query
@@ -39,7 +41,7 @@ MAX_BODY_BYTES = 32 * 2**20  # of one HTTP request: a few pictures, a third long
 MAX_IMAGES = 8
 MAX_HITS = 50
 MOST_FAILED = 20  # files that status names; an index may know ten thousand
-CLOSING_S = 5.0  # what is being answered when the server is told to end may take so long
+CLOSING_S = 5  # what is being answered when the server is told to end may take so long
 
 INSTRUCTIONS = """\
 Search an index of PDFs, pictures, films and texts by what they say and what they show.
@@ -111,23 +113,15 @@ WithPictures = Annotated[
 
 
 def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None]:
-    """Return the tools of an index as a server; `serve_stdio` and `serve_http` run it.
+    """Return the tools of an index as a server.
 
     roots: folders below which pictures may be asked with by their path
-    The model is loaded in a thread of its own as soon as the server runs.
     """
-
-    @contextlib.asynccontextmanager
-    async def loading(_: MCPServer[None]) -> AsyncIterator[None]:
-        threading.Thread(target=_load, args=(engine,), daemon=True).start()
-        yield
-
     server = MCPServer[None](
         "mmsearch",
         title="mmsearch",
         instructions=INSTRUCTIONS,
         version=__version__,
-        lifespan=loading,
         log_level="WARNING",
         subscriptions=False,
     )
@@ -217,37 +211,65 @@ def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None
     return server
 
 
-def serve_stdio(server: MCPServer[None]) -> None:
+def serve_stdio(engine: Engine, *, roots: Sequence[Path] = ()) -> None:
     """Speak over stdin and stdout until stdin ends; meanwhile what is printed goes to stderr."""
+    server = make_server(engine, roots=roots)
+    _load_meanwhile(engine)
     server.run("stdio")
 
 
 def serve_http(
-    server: MCPServer[None], *, port: int, on_ready: Callable[[str], object] = lambda url: None
+    engine: Engine,
+    *,
+    port: int,
+    roots: Sequence[Path] = (),
+    on_ready: Callable[[str], object] = lambda url: None,
 ) -> None:
     """Listen on 127.0.0.1 until SIGINT or SIGTERM; ``on_ready`` is told the URL.
 
     A request that names another host, or comes from a page of another origin, is refused
     (DNS rebinding). Raises BadInput where the port cannot be had.
     """
+    server = make_server(engine, roots=roots)
     app = server.streamable_http_app(host=LOOPBACK, max_request_body_size=MAX_BODY_BYTES)
     try:
         listening = socket.create_server((LOOPBACK, port))
     except OSError as error:
-        refusal = BadInput(f"cannot listen on {LOOPBACK}:{port}: {error.strerror}".lower())
+        refusal = BadInput(f"cannot listen on {LOOPBACK}:{port}: {os.strerror(error.errno or 0)}")
         refusal.hint = "--port 0 takes a free one"
         raise refusal from None
-    with listening:
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING_S)
+    with listening, _ends_quietly():
+        _load_meanwhile(engine)
         on_ready(f"http://{LOOPBACK}:{listening.getsockname()[1]}/mcp")
-        config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=int(CLOSING_S), ws="none"
-        )
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _load(engine: Engine) -> None:
-    with contextlib.suppress(MMSearchError):  # whoever asks first is told
-        engine.load()
+@contextlib.contextmanager
+def _ends_quietly() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the server and not us: uvicorn raises them again when done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _load_meanwhile(engine: Engine) -> None:
+    """Load the model while the agent says hello.
+
+    Not a daemon: torch does not bear to be half imported when the interpreter ends.
+    """
+
+    def load() -> None:
+        with contextlib.suppress(MMSearchError):  # whoever asks first is told
+            engine.load()
+
+    threading.Thread(target=load).start()
 
 
 @contextlib.contextmanager
@@ -317,16 +339,13 @@ def _found(engine: Engine, hits: Sequence[Hit], *, pictures: bool) -> CallToolRe
     parts = parts_of(hits, thumbnail, Budget())
     content: list[ContentBlock] = []
     for part in parts:
-        head = f"[{part.number}] {part.citation} (score {part.hit.score:.2f}, id {_id(part)})"
-        content.append(_text(f"{head}\n{part.text}".rstrip()))
+        hit = part.hit
+        head = f"[{part.number}] {part.citation} (id {hit.segment_id}, score {hit.score:.2f})"
+        content.append(_text(f"{head}\n{hit.path}\n{part.text}".rstrip()))
         content += _picture(part.image)
     if not parts:
         content.append(_text("nothing was found"))
     return _result(content, Found(hits=[_cited(part) for part in parts]))
-
-
-def _id(part: ContextPart) -> str:
-    return part.hit.segment_id
 
 
 def _cited(part: ContextPart) -> Cited:
@@ -354,7 +373,7 @@ def _shown(engine: Engine, segment_id: str, max_pixels: int) -> CallToolResult:
             image = engine.picture(segment_id, max_pixels=max_pixels)
         except UnreadableFile as error:
             image, note = engine.thumbnail(segment_id), f"\n({error}: this is what is left of it)"
-    citation = f"{segment.path} {locator}".rstrip()
+    citation = cited(segment)
     words = "\n".join(part for part in (segment.about, segment.text) if part)
     shown = Shown(
         id=segment.segment_id,
@@ -367,7 +386,8 @@ def _shown(engine: Engine, segment_id: str, max_pixels: int) -> CallToolResult:
         about=segment.about,
         text=segment.text,
     )
-    return _result([_text(f"{citation}\n{words}{note}"), *_picture(image)], shown)
+    told = f"{citation}\n{segment.path}\n{words}{note}"
+    return _result([_text(told), *_picture(image)], shown)
 
 
 def _held(engine: Engine) -> CallToolResult:
