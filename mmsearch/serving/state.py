@@ -10,6 +10,7 @@ thread still has to embed is dropped once nobody waits for it.
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,11 @@ from fastapi import HTTPException
 from starlette.requests import HTTPConnection, Request
 
 from mmsearch.engine import Engine
-from mmsearch.errors import Abandoned, Busy
+from mmsearch.errors import Abandoned, Busy, ModelError
+from mmsearch.models import model_tokens
 from mmsearch.retriever.embedding.giving_up import Cancellation, heard_by
+from mmsearch.retriever.embedding.remembered import RememberingEmbedder
+from mmsearch.retriever.embedding.shared import SharedEmbedder
 from mmsearch.serving.metrics import Metrics
 from mmsearch.serving.settings import Settings
 from mmsearch.serving.sockets import SOCKET_NAME
@@ -29,6 +33,7 @@ from mmsearch.values import Role, Space
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mmsearch.retriever.embedding.tokens import ModelTokens
     from mmsearch.retriever.seams import Calibration, Embedder
     from mmsearch.values import Item, Vectors, View
 
@@ -55,8 +60,12 @@ class Served:
         self.draining = asyncio.Event()
         self.jobs: Any = None
         self.num_running = 0
+        self.metrics.running(lambda: self.num_running)
         self.index_of_socket: dict[str, str] = {}  # address of a unix socket -> name
         self._threads = ThreadPoolExecutor(settings.limits.threads, "mmsearch-request")
+        self._tokens: dict[str, ModelTokens | None] = {}
+        self._tokens_lock = threading.Lock()
+        self._shared: list[SharedEmbedder] = []
         self.engines: dict[str, Engine] = {}
         by_space: dict[str, Engine] = {}
         for db in settings.dbs:
@@ -78,7 +87,18 @@ class Served:
         return engine if same is None else Engine.open(db, model=_ModelOf(same))
 
     def _through(self, embedder: "Embedder") -> "Embedder":
-        return embedder
+        """Return a model that remembers, and that puts the calls of many requests together."""
+        limits = self.settings.limits
+        shared = SharedEmbedder(
+            embedder,
+            self.settings.latency_ms / 1000,
+            limits.queue,
+            on_batch=self.metrics.count_batch,
+        )
+        remembering = RememberingEmbedder(shared, limits.cache_bytes // len(self.settings.dbs))
+        self._shared.append(shared)
+        self.metrics.watch(shared, remembering)
+        return remembering
 
     def engine(self, name: str | None = None) -> Engine:
         """Return the engine of that name; where none is named, that of the request.
@@ -94,6 +114,17 @@ class Served:
             raise HTTPException(404, f"no index named {name!r}; GET /v1/status names them")
         return found
 
+    def tokens(self, engine: Engine) -> "ModelTokens | None":
+        """Return the tokens of an engine's model, read once; None where it has none."""
+        name = engine.space.model
+        with self._tokens_lock:
+            if name not in self._tokens:
+                try:
+                    self._tokens[name] = model_tokens(name)
+                except ModelError:
+                    self._tokens[name] = None
+            return self._tokens[name]
+
     def load(self) -> None:
         """Load the models, so that no request waits for them; what fails is kept for /readyz."""
         try:
@@ -107,15 +138,23 @@ class Served:
     def close(self) -> None:
         """End threads and worker processes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for embedder in self._shared:
+            embedder.close()
         for engine in self.engines.values():
             engine.close()
 
     async def run(self, work: Callable[[], Answer], gone: Cancellation) -> Answer:
         """Do it in a thread, where ``gone`` is listened to."""
+
+        def unless_gone() -> Answer:
+            if gone.is_cancelled:  # while it waited for a thread
+                raise Abandoned
+            return work()
+
         with heard_by(gone):
             context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, context.run, work)
+        return await loop.run_in_executor(self._threads, context.run, unless_gone)
 
 
 def served(request: HTTPConnection) -> Served:
