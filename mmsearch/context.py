@@ -110,7 +110,7 @@ def parts_of(
 
 
 def cited(hit: "Hit | StoredSegment") -> str:
-    """Return how people name where a hit or a segment lies: ``report.pdf p.3``, ``talk.mp4 1:04-1:09``."""
+    """Return how people name where something lies: ``report.pdf p.3``, ``talk.mp4 1:04-1:09``."""
     name = given_id(hit.path) or PurePosixPath(hit.path).name
     return f"{name} {hit.locator}".rstrip()
 
