@@ -23,11 +23,13 @@ from mmsearch.errors import (
     Busy,
     MissingExtra,
     MMSearchError,
+    NotAllowed,
     NothingToIndex,
     OutOfMemory,
     SegmentNotFound,
     StoreLocked,
     StoreNotFound,
+    TooLarge,
     UnreadableFile,
 )
 
@@ -39,6 +41,8 @@ _STATUS: tuple[tuple[type[MMSearchError], int], ...] = (
     (StoreNotFound, 404),
     (NothingToIndex, 404),
     (UnreadableFile, 422),
+    (TooLarge, 413),
+    (NotAllowed, 403),
     (BadInput, 400),
     (BadItem, 400),
     (BadSetting, 400),
