@@ -164,8 +164,8 @@ class SharedEmbedder:
     def _take(self) -> "list[_Piece]":
         """Return what is computed next: calls of one role, each a fair share of the batch.
 
-        Roles take turns where both wait. The oldest call comes first and gets at least one
-        item; then the shortest, whose rest is left to the longer ones.
+        Roles take turns where both wait. The shortest calls come first, and what they leave of
+        their share goes to the longer ones; the oldest gets at least one item in any case.
         """
         if not self._waiting:
             return []
@@ -174,15 +174,18 @@ class SharedEmbedder:
         if len(roles) > 1 and role is self._last_role:
             [role] = roles - {role}
         self._last_role = role
-        oldest, *others = (call for call in self._waiting if call.role is role)
-        order = [oldest, *sorted(others, key=lambda call: call.tokens_left)]
-        self._last_calls = len(order)
+        calls = [call for call in self._waiting if call.role is role]
+        self._last_calls = len(calls)
+        oldest = calls[0]
+        kept = oldest.sizes[oldest.begun]
         room = self._room()
         pieces = []
-        for place, call in enumerate(order):
-            if room <= 0:
-                break
-            piece = call.begin(room / (len(order) - place))
+        for place, call in enumerate(sorted(calls, key=lambda call: call.tokens_left)):
+            if call is oldest:
+                kept = 0
+            elif room <= kept:
+                continue
+            piece = call.begin((room - kept) / (len(calls) - place))
             room -= piece.tokens
             pieces.append(piece)
         self._waiting = [call for call in self._waiting if call.tokens_left]
