@@ -59,6 +59,10 @@ export async function search(question, k, signal) {
 export const similar = (id, k, index, signal) => post("v1/similar", { segment: id, k, ...(index ? { index } : {}) }, signal);
 
 export const status = (index) => ask(named("v1/status", index));
+/** Return a document and its segments from one place on, in the order they lie in it. */
+export const pagesOf = (document, offset, limit, index) =>
+  ask(named(`v1/documents/${encodeURIComponent(document)}?offset=${offset}&limit=${limit}`, index));
+
 export const segment = (id, index) => ask(named(`v1/segments/${encodeURIComponent(id)}`, index));
 
 /** Return the address of a segment's thumbnail, picture or file. */

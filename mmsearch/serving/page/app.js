@@ -252,6 +252,7 @@ function takeKeys() {
     if (event.altKey || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
     const isTyping = event.target.closest("input:not([type=checkbox], [type=range]), select, textarea");
     if (event.key === "Escape" && event.target === words) {
+      event.preventDefault(); // which would empty it
       words.blur();
       results.querySelector(".card")?.focus();
     } else if (event.key === "ArrowDown" && event.target === words) {
@@ -309,7 +310,7 @@ async function showStatus() {
     byId("which").hidden = false;
   }
   const held = heldBy(told);
-  byId("holds").textContent = held ? `${held}, ${count(told.segments, "segment")}.` : "The index is empty: add files by the books at the top right.";
+  byId("holds").textContent = held ? `${held} to look through.` : "The index is empty: add files by the books at the top right.";
 }
 
 function listen() {

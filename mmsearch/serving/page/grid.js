@@ -5,9 +5,9 @@ import { icon, make, marked, placeOf, snippet, splitPath } from "./make.js";
 
 /** The parts of a score, in the order they are drawn, and what people call them. */
 export const SIGNALS = [
-  ["visual", "looks", "how alike the picture is"],
-  ["text", "meaning", "how alike what its words say is"],
-  ["words", "words", "how many of your words it holds"],
+  ["visual", "looks", "what it shows"],
+  ["text", "meaning", "what its words mean"],
+  ["words", "words", "your words, found in it"],
 ];
 
 /** Return a bar as long as the score, cut into its parts. */

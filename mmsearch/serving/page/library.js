@@ -7,8 +7,8 @@ const NOUNS = { pdf: ["PDF", "PDFs"], image: ["picture", "pictures"], video: ["f
 
 /** Return "12 PDFs, 46 pictures and 9 films" of a status. */
 export function heldBy(told) {
-  const held = Object.entries(told.documents ?? {}).filter(([, n]) => n).map(([kind, n]) => count(n, ...(NOUNS[kind] ?? ["file"])));
-  return new Intl.ListFormat("en").format(held);
+  const held = Object.keys(NOUNS).filter((kind) => told.documents?.[kind]).map((kind) => count(told.documents[kind], ...NOUNS[kind]));
+  return new Intl.ListFormat("en-GB").format(held);
 }
 
 /** The dialog of the index: its numbers, files that failed, and the form that adds some. */
@@ -48,9 +48,14 @@ export class Library {
       told.awaits_ocr ? ["Unread", `${count(told.awaits_ocr, "file")} with words in pictures still to be read`] : null,
     ];
     byId("numbers").replaceChildren(...rows.filter(Boolean).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+    const roots = told.roots ?? [];
+    byId("add").hidden = !roots.length;
+    byId("no-roots").hidden = Boolean(roots.length);
+    byId("roots").replaceChildren(...roots.map((root) => make("option", { value: root })));
+    byId("add-path").placeholder = roots[0] ?? "";
     const failed = told.failed ?? [];
     byId("failed").hidden = !failed.length;
-    byId("failed").querySelector("h3").textContent = `${count(failed.length, "file")} could not be read`;
+    byId("failed").querySelector("h3").textContent = `${count(told.num_failed ?? failed.length, "file")} could not be read`;
     byId("failed").querySelector("ul").replaceChildren(
       ...failed.slice(0, 100).map((one) => make("li", {}, make("span", { class: "path" }, one.path), make("small", {}, one.reason))));
   }

@@ -1,17 +1,20 @@
 // One hit, whole: the page or picture large, the film at its moment, the passage with its words.
 
-import { mediaOf } from "./api.js";
+import { mediaOf, pagesOf } from "./api.js";
 import { SIGNALS, scoreBar } from "./grid.js";
 import { byId, clock, count, icon, make, marked, placeOf, setIcon, splitPath } from "./make.js";
 
 const NOUN = { pdf: "page", image: "picture", video: "film", text: "text" };
 const LARGE_PIXELS = 4_000_000; // of a page that is looked at closely
 const FITTED_PIXELS = 1_600_000;
+const PAGES_AROUND = 30; // of a file whose page is shown, before it and after
 
 /** The dialog that shows hits: open one, walk to its neighbours, close. */
 export class Viewer {
   #hits = [];
   #at = 0;
+  #shown;
+  #pages = []; // of the file that is shown, around its page
   #options;
 
   /** options: onLike(hit), onMove(hit | null) when another hit or none is shown */
@@ -61,22 +64,26 @@ export class Viewer {
     const acts = {
       ArrowLeft: () => this.step(-1),
       ArrowRight: () => this.step(1),
-      m: () => this.#options.onLike(this.#hits[this.#at]),
+      m: () => this.#options.onLike(this.#shown),
       z: () => byId("stage").querySelector(".sheet-of")?.click(),
       r: () => this.replay?.(),
+      PageUp: () => this.#turn(-1),
+      PageDown: () => this.#turn(1),
     };
     if (!acts[event.key]) return;
     event.preventDefault();
     acts[event.key]();
   }
 
-  #show() {
-    const hit = this.#hits[this.#at];
+  /** Show a hit, or another page of its file, which need not be one. */
+  #show(hit = this.#hits[this.#at]) {
+    this.#shown = hit;
     const { name } = splitPath(hit.path);
     setIcon(this.dialog, hit.kind);
     byId("viewer-title").textContent = name;
     byId("viewer-where").textContent = placeOf(hit);
-    byId("viewer-place").textContent = this.#hits.length > 1 ? `${this.#at + 1} of ${this.#hits.length}` : "";
+    const isHit = this.#hits.some((one) => one.id === hit.id);
+    byId("viewer-place").textContent = isHit && this.#hits.length > 1 ? `${this.#at + 1} of ${this.#hits.length}` : "";
     byId("viewer-prev").disabled = this.#at === 0;
     byId("viewer-next").disabled = this.#at === this.#hits.length - 1;
     this.replay = undefined;
@@ -85,6 +92,7 @@ export class Viewer {
     stage.replaceChildren(...this.#stageOf(hit, name));
     byId("side").replaceChildren(...this.#sideOf(hit));
     byId("side").scrollTop = 0;
+    this.#showPages(hit);
   }
 
   #stageOf(hit, name) {
@@ -97,14 +105,22 @@ export class Viewer {
   #sheet(hit, name) {
     const address = (pixels) => `${mediaOf(hit.id, "picture", this.index)}${this.index ? "&" : "?"}max_pixels=${pixels}`;
     const alt = `${name}${hit.page === undefined ? "" : `, page ${hit.page}`}`;
-    const picture = make("img", { src: address(FITTED_PIXELS), alt, decoding: "async" });
+    const picture = make("img", { src: mediaOf(hit.id, "thumbnail", this.index), class: "soft", alt });
+    const show = (pixels) => {
+      const whole = make("img", { src: address(pixels) }); // shown once it is here: until then the thumbnail is
+      whole.addEventListener("load", () => {
+        picture.src = whole.src;
+        picture.classList.remove("soft");
+      });
+      whole.addEventListener("error", () => button.replaceWith(this.#gone(hit, name)));
+    };
     const button = make("button", { type: "button", class: "sheet-of", "aria-pressed": "false", title: "Full size (z)" }, picture);
     button.addEventListener("click", () => {
       const isLarge = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(isLarge));
-      if (isLarge) picture.src = address(LARGE_PIXELS);
+      if (isLarge) show(LARGE_PIXELS);
     });
-    picture.addEventListener("error", () => button.replaceWith(this.#gone(hit, name)), { once: true });
+    show(FITTED_PIXELS);
     return button;
   }
 
@@ -153,6 +169,52 @@ export class Viewer {
       make("p", {}, `${name} cannot be read any more; this is what the index kept of it.`));
   }
 
+  /** Lay out the pages around the one that is shown, those that were found marked. */
+  async #showPages(hit) {
+    const strip = byId("pages");
+    if (hit.page === undefined || !hit.document) {
+      this.#pages = [];
+      strip.replaceChildren();
+      return;
+    }
+    if (!this.#pages.some((one) => one.id === hit.id)) {
+      strip.replaceChildren();
+      const told = await pagesOf(hit.document, Math.max(0, hit.page - 1 - PAGES_AROUND), 2 * PAGES_AROUND + 1, this.index).catch(() => null);
+      if (this.#shown !== hit) return; // one has gone on meanwhile
+      this.#pages = told?.segments ?? [];
+    }
+    if (this.#pages.length < 2) return strip.replaceChildren();
+    if (strip.children.length !== this.#pages.length || strip.firstChild.dataset.id !== this.#pages[0].id) {
+      strip.replaceChildren(...this.#pages.map((page) => make("button", { type: "button", "data-id": page.id, onclick: () => this.#goTo(page) },
+        make("img", { src: mediaOf(page.id, "thumbnail", this.index), alt: "", loading: "lazy" }),
+        make("span", {}, make("span", { class: "unseen" }, "Page "), String(page.page)))));
+    }
+    const found = new Map(this.#hits.map((one) => [one.id, one]));
+    for (const button of strip.children) {
+      const { id } = button.dataset;
+      button.classList.toggle("found", found.has(id));
+      const score = found.get(id)?.score;
+      button.title = score === undefined ? "" : `Found, score ${score.toFixed(2)}`;
+      button.style.setProperty("--sure", score ?? 0); // how strongly it is marked
+      if (id === hit.id) button.setAttribute("aria-current", "page");
+      else button.removeAttribute("aria-current");
+    }
+    const here = strip.querySelector("[aria-current]");
+    if (here) strip.scrollLeft = here.offsetLeft - strip.clientWidth / 2 + here.offsetWidth / 2;
+  }
+
+  #turn(by) {
+    const to = this.#pages[this.#pages.findIndex((one) => one.id === this.#shown.id) + by];
+    if (to) this.#goTo(to);
+  }
+
+  #goTo(page) {
+    const at = this.#hits.findIndex((one) => one.id === page.id);
+    if (at >= 0) this.#at = at;
+    this.#show(at >= 0 ? this.#hits[at] : page);
+    this.#options.onMove(this.#shown);
+  }
+
   #sideOf(hit) {
     const acts = make("div", { class: "acts" },
       make("button", { type: "button", class: "go", onclick: () => this.#options.onLike(hit) }, icon("like"), "More like this"));
@@ -160,7 +222,7 @@ export class Viewer {
       acts.append(make("button", { type: "button", class: "plain", onclick: () => this.replay?.() }, icon("again"), `From ${clock(hit.start)}`));
     }
     const at = hit.page !== undefined ? `#page=${hit.page}` : hit.start !== undefined ? `#t=${hit.start}` : "";
-    acts.append(make("a", { class: "plain", href: mediaOf(hit.id, "file", this.index) + at, target: "_blank", rel: "noopener" }, icon("open"), "Open the file"));
+    acts.append(make("a", { class: "plain", href: mediaOf(hit.id, "file", this.index) + at, target: "_blank", rel: "noopener" }, icon("open"), "Open file"));
 
     const made = [acts];
     if (hit.score !== undefined) made.push(this.#scoreOf(hit));
