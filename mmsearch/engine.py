@@ -121,6 +121,16 @@ class Engine:
     Make one with `Engine.open`. Methods may be called from several threads;
     only one process at a time may change an index (StoreLocked), any number may
     read it. Use it as a context manager, or call `close`, to stop its workers.
+
+    Examples:
+        >>> from mmsearch import Engine, Query
+        >>> with Engine.open("reports.db", create=True) as engine:
+        ...     report = engine.index(["docs"], ocr=False)
+        ...     [hit] = engine.query(Query(text="the pump", kinds=["pdf"]), k=1)
+        >>> (report.documents, report.failed)
+        (3, ())
+        >>> (Path(hit.path).name, hit.page)
+        ('report.pdf', 2)
     """
 
     def __init__(
@@ -527,6 +537,13 @@ class Engine:
         ocr:      read the words in the query's pictures too
         Raises EmptyQuery, BadFilter, UnreadableFile for the query's own media, BadItem or
         OutOfMemory where they are too much for the model, and ValueError for ``k < 1``.
+
+        Examples:
+            >>> [hit] = engine.query(Query(images=["q.png"]), k=1)
+            >>> Path(hit.path).name
+            'red.png'
+            >>> [hit.page for hit in engine.query(Query("hours", where="page = 3"), group=True)]
+            [3, 3]
         """
         asked = Query(query) if isinstance(query, str) else query
         question = self._question(asked, ocr=ocr)
@@ -536,6 +553,11 @@ class Engine:
         """Return the segments most like one of the index, itself left out.
 
         Raises SegmentNotFound, and ValueError for ``k < 1``.
+
+        Examples:
+            >>> [page] = engine.query("rainfall by month", k=1)
+            >>> page.segment_id in [hit.segment_id for hit in engine.similar(page.segment_id)]
+            False
         """
         return self._searcher().similar(segment_id, k=k)
 
@@ -632,7 +654,17 @@ class Engine:
         collapse: bool = False,
         ocr: bool = True,
     ) -> list[Hit]:
-        """Do what `query` does in a thread, so that an event loop goes on meanwhile."""
+        """Do what `query` does in a thread, so that an event loop goes on meanwhile.
+
+        Examples:
+            >>> import asyncio
+            >>> async def both():
+            ...     return await asyncio.gather(
+            ...         engine.aquery("the pump", k=1), engine.aquery("museum", k=1)
+            ...     )
+            >>> [[hit.page for hit in hits] for hits in asyncio.run(both())]
+            [[2], [3]]
+        """
         import asyncio
 
         return await asyncio.to_thread(
@@ -645,6 +677,12 @@ class Engine:
         """Return the best hits as what a generator is given: text, picture and citation.
 
         A picture whose file is gone is left out; its words stay. Raises as `query` does.
+
+        Examples:
+            >>> from mmsearch.context import Budget
+            >>> [part] = engine.context("the pump", k=1, budget=Budget(image_pixels=250_000))
+            >>> (part.number, part.citation, part.text[:8], part.image[8:12])
+            (1, 'report.pdf p.2', 'The pump', b'WEBP')
         """
         from mmsearch.context import Budget, parts_of
 
@@ -660,6 +698,12 @@ class Engine:
         """Return float32 ``[n, d]``, a unit row for each text or item, as queries are embedded.
 
         Raises as `Embedder.embed` does.
+
+        Examples:
+            >>> asked = engine.embed_queries(["a red picture"])
+            >>> kept = engine.embed_documents([Item(Path("docs/red.png")), "a passage of text"])
+            >>> (asked.shape, kept.shape, str(kept.dtype))
+            ((1, 384), (2, 384), 'float32')
         """
         return self._embed(queries, Role.QUERY)
 

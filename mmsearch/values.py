@@ -161,8 +161,13 @@ def on_white(picture: "PILImage") -> "PILImage":
 class Item:
     """What is embedded as one thing: a part, or several in reading order.
 
-    ``Item("a red bus")``, ``Item([Path("bus.png"), "at night"])``; see `as_part` for what
-    a part may be. An item without parts is a ValueError.
+    See `as_part` for what a part may be. An item without parts is a ValueError.
+
+    Examples:
+        >>> Item("a red bus").parts
+        (Text(text='a red bus'),)
+        >>> [type(part).__name__ for part in Item([Path("q.png"), "at night"]).parts]
+        ['Image', 'Text']
     """
 
     parts: tuple[Part, ...]
@@ -427,6 +432,12 @@ class Query:
     kinds:     only these kinds
     path:      only documents whose path matches this glob
     min_score: only hits that score at least this, in [0, 1]
+
+    Examples:
+        >>> Query("the same at night", images=["q.png"], kinds=["image", "video"]).as_dict()
+        {'text': 'the same at night', 'images': ['q.png'], 'kinds': ['image', 'video']}
+        >>> Query().is_empty
+        True
     """
 
     text: str = ""
