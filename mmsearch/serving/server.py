@@ -79,7 +79,14 @@ def serve(
 
     with contextlib.ExitStack() as cleanup:
         listener = cleanup.enter_context(tcp_listener(settings.host, settings.port))
-        app = make_app(settings, on_ready=on_ready)
+        listens = threading.Event()
+        cleanup.callback(listens.set)
+
+        def ready(seconds: float) -> None:
+            listens.wait()  # a small model may be loaded before: first things first
+            on_ready(seconds)
+
+        app = make_app(settings, on_ready=ready)
         state: Served = app.state.served
         cleanup.callback(state.close)
         in_folders: list[FolderListener] = []
@@ -93,7 +100,12 @@ def serve(
             in_folders.append(made)
             state.index_of_socket[made.socket.getsockname()] = name
         where = Listening(_url(listener), tuple(one.path for one in in_folders), tuple(notices))
-        server = _server(app, settings, stop or threading.Event(), lambda: on_listening(where))
+
+        def listening() -> None:
+            on_listening(where)
+            listens.set()
+
+        server = _server(app, settings, stop or threading.Event(), listening)
         server.run(sockets=[listener, *(one.socket for one in in_folders)])
         if state.failure is not None:
             raise state.failure
@@ -105,15 +117,19 @@ def running(settings: Settings) -> Iterator[str]:
 
     The block begins once the models are loaded. Raises as `serve` does.
     """
-    stop, ready = threading.Event(), threading.Event()
+    stop, ready, listening = threading.Event(), threading.Event(), threading.Event()
     where: list[Listening] = []
     failed: list[BaseException] = []
+
+    def hear(reached: Listening) -> None:
+        where.append(reached)
+        listening.set()
 
     def run() -> None:
         try:
             serve(
                 settings,
-                on_listening=where.append,
+                on_listening=hear,
                 on_ready=lambda _: ready.set(),
                 stop=stop,
             )
@@ -121,10 +137,12 @@ def running(settings: Settings) -> Iterator[str]:
             failed.append(error)
         finally:
             ready.set()
+            listening.set()
 
     thread = threading.Thread(target=run, name="mmsearch-server", daemon=True)
     thread.start()
     ready.wait()
+    listening.wait()  # either may come first
     try:
         if not failed:
             yield where[0].url
