@@ -1,5 +1,6 @@
 """A Haystack pipeline over an index."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from mmsearch import Engine
 
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # it reads that when it is imported
 pytest.importorskip("haystack", reason="needs mmsearch[haystack]")
 
 from haystack import Pipeline

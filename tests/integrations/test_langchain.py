@@ -120,7 +120,7 @@ class TestRetriever(RetrieversIntegrationTests):
 
 class TestVectorStore(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, engine: Engine) -> VectorStore:  # type: ignore[override]
+    def vectorstore(self, engine: Engine) -> VectorStore:
         return MMSearchVectorStore(engine)
 
 
