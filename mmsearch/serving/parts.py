@@ -297,7 +297,9 @@ _OURS = re.compile(
     r"|its frames are \d+ x \d+, (?:too large to decode|over [\d.e+]+ megapixels)"
     r"|it took longer than [\d.e+]+ s(?: for one [a-z]+)?"
     r"|it needs more than [\d.]+ GiB of memory"
-    r"|there is no such file(?: any more)?|no such file or directory|permission denied"
+    r"|there is no (?:such file|picture|p\.\d+|[\d:]+-[\d:]+)(?: in it)?(?: any more)?"
+    r"|it cannot be opened any more|it is not what was indexed any more"
+    r"|no such file or directory|permission denied"
 )
 
 
