@@ -1,0 +1,153 @@
+"""The documentation site is whole, and shows no command that there is not."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mmsearch.cli.main import app
+from mmsearch.cli.reference import reference
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+# ---------------------------------------------------------------- commands
+
+
+def commands_in(page: Path) -> list[str]:
+    """The lines of a page's blocks that call mmsearch, those that go on joined."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?mmsearch ", line)]
+
+
+def parse(line: str) -> None:
+    """Let typer read a command, as far as running it; raises what it would print."""
+    words = shlex.split(line, comments=True)
+    for stop in ("|", "&", ">", "2>"):
+        words = words[: words.index(stop)] if stop in words else words
+    command: Any = typer.main.get_command(app)
+    called, *words = words
+    while hasattr(command, "commands"):
+        name, *words = words
+        called, command = f"{called} {name}", command.commands[name]
+    command.make_context(called, words)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "commands.md"], ids=lambda page: page.stem
+)
+def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
+    for line in commands_in(page):
+        try:
+            parse(line)
+        except Exception as error:
+            raise AssertionError(f"{page.name}: {line}: {error!r}") from error
+
+
+@pytest.mark.parametrize("line", ["mmsearch qury x", "mmsearch query x --imag a", "mmsearch show"])
+def test_a_command_that_cannot_be_typed_is_noticed(line: str) -> None:
+    with pytest.raises(Exception, match=r"qury|No such option|Missing parameter"):
+        parse(line)
+
+
+def test_the_page_of_commands_has_every_command_its_examples_and_its_options() -> None:
+    page = "\n".join(reference())
+    root: Any = typer.main.get_command(app)
+
+    for name, command in root.commands.items():
+        for inner in getattr(command, "commands", {"": None}):
+            assert f"### mmsearch {name} {inner}".strip() in page
+    assert "\nmmsearch query --page report.pdf#3 --files\n" in page
+    assert "\n| `--k" not in page
+    assert "\n| `-k <int range>` | How many hits to print." in page
+
+
+# ---------------------------------------------------------------- the site
+
+
+class Links(HTMLParser):
+    """What a page fetches by itself, and where its links lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.links: list[str] = []
+        self.without_alt: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.ids |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a":
+            self.links.append(given.get("href", ""))
+        elif tag == "link" and given.get("rel") not in ("next", "prev", "canonical"):
+            self.fetched.append(given.get("href", ""))
+        elif "src" in given:
+            self.fetched.append(given["src"])
+        if tag == "img" and not given.get("alt"):
+            self.without_alt.append(given.get("src", ""))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Links]:
+    """The pages as `make docs` builds them."""
+    pytest.importorskip("zensical", reason="the extra 'docs' is not installed")
+    home = tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "docs", home / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", home)
+    (home / "mmsearch").symlink_to(ROOT / "mmsearch")
+    (home / "docs" / "commands.md").write_text("\n".join(reference()))
+    built = subprocess.run(
+        [Path(sys.executable).with_name("zensical"), "build", "--strict"],
+        cwd=home,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = {}
+    for path in (home / "build" / "docs").glob("*.html"):
+        pages[path] = Links()
+        pages[path].feed(path.read_text())
+    return pages
+
+
+def test_every_page_is_built_and_can_be_reached(site: dict[Path, Links]) -> None:
+    names = {path.name for path in site}
+    [start] = [links for path, links in site.items() if path.name == "index.html"]
+
+    assert {f"{page.stem}.html" for page in PAGES} <= names
+    assert {f"{page.stem}.html" for page in PAGES} <= {
+        link.partition("#")[0].removeprefix("./") for link in start.links
+    }, "a page that mkdocs.yml does not name"
+
+
+def test_nothing_is_fetched_from_elsewhere(site: dict[Path, Links]) -> None:
+    for path, links in site.items():
+        assert links.fetched, "an empty list would prove nothing"
+        assert [one for one in links.fetched if re.match(r"(\w+:)?//", one)] == [], path.name
+
+
+def test_what_is_linked_and_shown_is_there(site: dict[Path, Links]) -> None:
+    for path, links in site.items():
+        if path.name == "404.html":
+            continue  # its links begin at the root of whatever server it lies on
+        assert links.without_alt == [], path.name
+        for link in [*links.links, *links.fetched]:
+            where, _, anchor = link.partition("#")
+            if re.match(r"\w+:", link) or link == "":
+                continue
+            there = (path.parent / where.partition("?")[0]).resolve() if where else path
+            assert there.exists(), f"{path.name} -> {link}"
+            if anchor and there in site:
+                assert anchor in site[there].ids, f"{path.name} -> {link}"
