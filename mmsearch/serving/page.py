@@ -53,7 +53,7 @@ _WORD_OF_VERSION = b"VERSION"  # in index.html
 
 def is_page_path(path: str) -> bool:
     """Say whether a path is the page's own, which holds nothing of an index: no key for it."""
-    return path == "/" or path.startswith("/page/")
+    return path == "/" or (path.startswith("/page/") and ".." not in path)
 
 
 def session_of(key: str) -> str:
