@@ -37,6 +37,7 @@
     ├── Unanswered               a server that does not answer this request     1
     │   ├── Busy                 more is waiting than it can answer soon
     │   └── Abandoned            whoever asked has gone
+    ├── ServerError              a server that we asked said no, or nothing     1
     └── MissingExtra             an optional dependency is not installed        1
 
 Programming mistakes (a wrong shape, a negative k) stay plain ValueError and
@@ -406,6 +407,17 @@ class Abandoned(Unanswered):
 
     def __init__(self) -> None:
         super().__init__("the request was given up by whoever made it")
+
+
+class ServerError(MMSearchError):
+    """A server that we asked refused, or did not answer.
+
+    status: as HTTP has it; 0 where there was no answer
+    """
+
+    def __init__(self, url: str, reason: str, *, status: int = 0, hint: str = "") -> None:
+        self.url, self.status, self.hint = url, status, hint
+        super().__init__(f"{url} {'refused' if status else 'did not answer'}: {reason}")
 
 
 class MissingExtra(MMSearchError):
