@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from mmsearch.engine import Engine
 from mmsearch.errors import BadInput, MissingExtra, SegmentNotFound
+from mmsearch.integrations.server import Server
 from mmsearch.integrations.shared import (
     Vectorizer,
     data_uri,
@@ -50,12 +51,13 @@ _LEAST_DEPTH = 64  # hits that are looked through where a filter is ours to appl
 class MMSearchEmbeddings(Embeddings):
     """Vectors of texts and pictures, all in one space.
 
-    model: an open engine, whose model it shares, or a name, a model folder, or an embedder
+    model: an open engine, whose model it shares, a server, or a name, a model folder, or an
+           embedder
     """
 
     def __init__(
         self,
-        model: "Engine | Embedder | str | Path" = "default",
+        model: "Engine | Server | Embedder | str | Path" = "default",
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -81,7 +83,7 @@ class MMSearchRetriever(BaseRetriever):
     ``retriever.invoke("a question", k=3, images=["q.png"])``: what `Query` takes beside its
     words may be given to every call.
 
-    engine:       an open index
+    engine:       an open index, or `Server` for one that is served
     k:            how many documents, at most
     where, kinds, path, min_score: as of `Query`
     group:        only the best segment of each file
@@ -92,7 +94,7 @@ class MMSearchRetriever(BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    engine: Annotated[Engine, SkipValidation]
+    engine: Annotated[Engine | Server, SkipValidation]
     k: int = 5
     where: str | None = None
     kinds: Sequence[Kind | str] | None = None
@@ -175,8 +177,10 @@ class MMSearchVectorStore(VectorStore):
             raise TypeError(
                 f"an index is made with MMSearchEmbeddings, not {type(embedding).__name__}"
             )
-        known = embedding.vectorizer
-        engine = known.engine or Engine.open(db, create=True, model=known.embedder)
+        model = embedding.vectorizer.model
+        if isinstance(model, Server):
+            raise TypeError("a server takes no texts: open the index itself")
+        engine = model if isinstance(model, Engine) else Engine.open(db, create=True, model=model)
         store = cls(engine)
         store.add_texts(texts, metadatas, ids=ids, **kwargs)
         return store

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmsearch.engine import Engine
 from mmsearch.errors import MissingExtra
+from mmsearch.integrations.server import Server
 from mmsearch.integrations.shared import (
     PICTURE_TYPE,
     Vectorizer,
@@ -49,23 +50,22 @@ _NOT_FOR_PROMPTS = ["segment_id", "source"]
 class MMSearchEmbedding(MultiModalEmbedding):
     """Vectors of texts and pictures, all in one space.
 
-    model: an open engine, whose model it shares, or a name, a model folder, or an embedder
+    model: an open engine, whose model it shares, a server, or a name, a model folder, or an
+           embedder
     """
 
     _vectorizer: Vectorizer = PrivateAttr()
 
     def __init__(
         self,
-        model: "Engine | Embedder | str | Path" = "default",
+        model: "Engine | Server | Embedder | str | Path" = "default",
         *,
         device: str = "auto",
         dtype: str = "auto",
         embed_batch_size: int = _AT_ONCE,
     ) -> None:
         vectorizer = Vectorizer(model, device=device, dtype=dtype)
-        super().__init__(
-            model_name=vectorizer.embedder.space.model, embed_batch_size=embed_batch_size
-        )
+        super().__init__(model_name=vectorizer.name, embed_batch_size=embed_batch_size)
         self._vectorizer = vectorizer
 
     @classmethod
@@ -109,6 +109,7 @@ class MMSearchRetriever(BaseRetriever):
 
     A QueryBundle may bring a picture (``image_path``) beside its words, or in their place.
 
+    engine:       an open index, or `Server` for one that is served
     k:            how many nodes, at most
     where, kinds, path, min_score: as of `Query`
     group:        only the best segment of each file
@@ -118,7 +119,7 @@ class MMSearchRetriever(BaseRetriever):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | Server,
         *,
         k: int = 5,
         where: str | None = None,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mmsearch.context import cited
 from mmsearch.engine import Engine
 from mmsearch.errors import SegmentNotFound, UnreadableFile
+from mmsearch.integrations.server import Server
 from mmsearch.values import Hit, Item, Role, given_id
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def read_metadata(about: str) -> dict[str, Any]:
     return read if isinstance(read, dict) else {"about": about}
 
 
-def picture_of(engine: Engine, hit: Hit, *, max_pixels: int) -> bytes:
+def picture_of(engine: Engine | Server, hit: Hit, *, max_pixels: int) -> bytes:
     """Return WebP of a page, a picture or a clip; empty for text, or where the file is gone."""
     if not max_pixels:
         return b""
@@ -90,40 +91,61 @@ def data_uri(picture: bytes) -> str:
 class Vectorizer:
     """Texts and pictures into lists of floats, by the model of an index or one by its name.
 
-    model: an open engine, a name, a model folder, or an embedder of your own
-    A picture given to an engine is decoded in a worker process, within limits; a model by
-    its name decodes it here.
+    model: an open engine, a server, a name, a model folder, or an embedder of your own
+    A picture given to an engine or a server is decoded in a worker process, within limits; a
+    model by its name decodes it here.
     """
 
     def __init__(
-        self, model: "Engine | Embedder | str | Path", *, device: str = "auto", dtype: str = "auto"
+        self,
+        model: "Engine | Server | Embedder | str | Path",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
     ) -> None:
-        self.engine = model if isinstance(model, Engine) else None
         if isinstance(model, str | Path):
             from mmsearch.retriever.embedding.load import load_embedder
 
             model = load_embedder(model, device=device, dtype=dtype)
-        self._model = model
+        self.model = model
 
     @property
-    def embedder(self) -> "Embedder":
-        """The model itself."""
-        return self._model.embedder if isinstance(self._model, Engine) else self._model
+    def name(self) -> str:
+        """The model's name."""
+        if isinstance(self.model, Server):
+            return self.model.model
+        return self.model.space.model
 
     def queries(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a unit vector for each, as queries are embedded."""
-        return self._vectors([Item(text) for text in texts], Role.QUERY)
+        return self._texts(texts, Role.QUERY)
 
     def documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a unit vector for each, as segments are embedded."""
-        return self._vectors([Item(text) for text in texts], Role.DOCUMENT)
+        return self._texts(texts, Role.DOCUMENT)
 
     def pictures(self, pictures: Sequence[str | Path | io.BytesIO]) -> list[list[float]]:
         """Return a unit vector for each picture, by its path or its bytes.
 
         Raises UnreadableFile.
         """
-        return self._vectors([self._picture(one) for one in pictures], Role.DOCUMENT)
+        if not pictures:
+            return []
+        if isinstance(self.model, Server):
+            return _lists(self.model.embed_pictures(pictures))
+        return _lists(self._embedder.embed([self._picture(one) for one in pictures]))
+
+    def _texts(self, texts: Sequence[str], role: Role) -> list[list[float]]:
+        if not texts:
+            return []
+        if isinstance(self.model, Server):
+            return _lists(self.model.embed_texts(texts, role))
+        return _lists(self._embedder.embed([Item(text) for text in texts], role=role))
+
+    @property
+    def _embedder(self) -> "Embedder":
+        assert not isinstance(self.model, Server)
+        return self.model.embedder if isinstance(self.model, Engine) else self.model
 
     def _picture(self, given: str | Path | io.BytesIO) -> Item:
         if isinstance(given, io.BytesIO):
@@ -133,15 +155,14 @@ class Vectorizer:
                 file.write(given.getvalue())
                 file.flush()
                 return self._picture(file.name)
-        if self.engine is not None:
-            return Item([self.engine.part_of(given)])
+        if isinstance(self.model, Engine):
+            return Item([self.model.part_of(given)])
         try:
             return Item([Path(given)])
         except OSError as error:
             raise UnreadableFile(given, "it is no picture that can be read") from error
 
-    def _vectors(self, items: Sequence[Item], role: Role) -> list[list[float]]:
-        if not items:
-            return []
-        vectors: Vectors = self.embedder.embed(items, role=role)
-        return vectors.tolist()
+
+def _lists(vectors: "Vectors") -> list[list[float]]:
+    rows: list[list[float]] = vectors.tolist()
+    return rows
