@@ -13,13 +13,15 @@ import pytest
 from conftest import WordEmbedder
 from PIL import Image
 
-from mmsearch import Engine, Query
+from mmsearch import Engine, Item, Query
 from mmsearch.errors import ServerError, UnreadableFile
 from mmsearch.integrations.server import Server
 from mmsearch.values import Role
 
-for name in ("fastapi", "uvicorn", "multipart", "prometheus_client"):
-    pytest.importorskip(name, reason="needs mmsearch[serve]")
+pytest.importorskip("fastapi", reason="needs mmsearch[serve]")
+pytest.importorskip("uvicorn", reason="needs mmsearch[serve]")
+pytest.importorskip("multipart", reason="needs mmsearch[serve]")
+pytest.importorskip("prometheus_client", reason="needs mmsearch[serve]")
 
 from mmsearch.serving.server import running
 from mmsearch.serving.settings import Settings
@@ -74,7 +76,7 @@ def test_files_are_sent_along(server: Server, engine: Engine, docs: Path, media:
         "page": Query(page=f"{docs / 'report.pdf'}#2"),
     }[media]
 
-    served, own = server.query(asked, k=3), engine.query(asked, k=3)
+    served, own = server.query(asked, k=3, ocr=False), engine.query(asked, k=3, ocr=False)
 
     assert [hit.segment_id for hit in served] == [hit.segment_id for hit in own]
     assert [hit.score for hit in served] == pytest.approx([hit.score for hit in own], abs=1e-6)
@@ -102,8 +104,6 @@ def test_vectors_are_those_of_the_engine(server: Server, engine: Engine, docs: P
     pictures = server.embed_pictures([picture, io.BytesIO(picture.read_bytes())])
 
     assert np.array_equal(rows, engine.embed_documents(texts))
-    from mmsearch import Item
-
     assert np.allclose(pictures, engine.embed_documents([Item([engine.part_of(picture)])] * 2))
     assert server.model == "words"
 
@@ -202,11 +202,8 @@ def test_a_langchain_chain_over_a_server(server: Server) -> None:
 
     retriever = MMSearchRetriever(engine=server, k=1, image_pixels=50_000)
     prompt = ChatPromptTemplate.from_template("{context}\n\n{question}")
-    chain = {
-        "context": retriever
-        | (lambda found: f"{found[0].page_content} {found[0].metadata['page']}"),
-        "question": RunnablePassthrough(),
-    } | prompt
+    told = retriever | (lambda found: f"{found[0].page_content} {found[0].metadata['page']}")
+    chain = {"context": told, "question": RunnablePassthrough()} | prompt
 
     assert "The pump and its chart. 1\n\nthe pump" in chain.invoke("the pump").to_string()
     assert retriever.invoke("the pump")[0].metadata["image"].startswith("data:image/webp;")
