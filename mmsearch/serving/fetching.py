@@ -48,6 +48,7 @@ _INSIDE = tuple(
             "2002::/16",  # 6to4: carries an IPv4
             "5f00::/16",  # segment routing
             "fec0::/10",  # site-local
+            "192.0.0.0/24",  # of protocols, and of another cloud's metadata
             "168.63.129.16/32",  # a cloud's own services, at a public address
             "192.88.99.0/24",  # relays of 6to4
         ),
@@ -151,7 +152,8 @@ def _get(target: _Target, address: IPAddress, *, max_bytes: int, timeout_s: floa
     deadline.start()
     try:
         connection.request("GET", target.path, headers=_HEADERS)
-        content = _read(connection.getresponse(), max_bytes)
+        with connection.getresponse() as response:
+            content = _read(response, max_bytes)
     except (OSError, http.client.HTTPException, ValueError):
         raise silent from None
     finally:
@@ -192,6 +194,7 @@ class _Pinned(http.client.HTTPConnection):
         self.default_port = 443 if target.is_tls else 80
         self._is_tls, self._address = target.is_tls, address
         self.is_cut = False
+        self._open: socket.socket | None = None  # `sock` is forgotten once the answer begins
 
     def connect(self) -> None:
         self.sock = socket.create_connection((str(self._address), self.port), self.timeout)
@@ -201,6 +204,8 @@ class _Pinned(http.client.HTTPConnection):
             self.sock = context.wrap_socket(
                 self.sock, server_hostname=self.host, do_handshake_on_connect=False
             )
+        self._open = self.sock
+        if isinstance(self.sock, ssl.SSLSocket):
             self.sock.do_handshake()
         if self.is_cut:
             raise TimeoutError
@@ -208,7 +213,7 @@ class _Pinned(http.client.HTTPConnection):
     def cut(self) -> None:
         """End it from another thread: whoever waits for it gets an OSError or the end."""
         self.is_cut = True
-        if self.sock is not None:
+        if self._open is not None:
             with contextlib.suppress(OSError):
                 # Not `SSLSocket.shutdown`, which takes away what another thread is using.
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._open, socket.SHUT_RDWR)
