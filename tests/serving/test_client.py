@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import made_files
@@ -28,8 +28,9 @@ pytest.importorskip("multipart", reason="the extra 'serve' is not installed")
 
 from mmsearch.serving.server import running
 from mmsearch.serving.settings import Settings
+from mmsearch.serving.sockets import SOCKET_NAME
 
-PEER_S = 20.0
+PEER_S = 10.0
 
 
 def ask(db: Path, asked: Query | str, *, k: int = 10) -> client.Answer | None:
@@ -189,11 +190,11 @@ def test_no_server_is_no_answer_and_takes_no_time(made: Path, tmp_path: Path) ->
     assert ask(db, "cat") is None
 
     with socket.socket(socket.AF_UNIX) as left_behind:
-        left_behind.bind(str(db / client.SOCKET_NAME))
+        left_behind.bind(str(db / SOCKET_NAME))
     assert ask(db, "cat") is None
 
-    (db / client.SOCKET_NAME).unlink()
-    (db / client.SOCKET_NAME).write_text("no socket at all")
+    (db / SOCKET_NAME).unlink()
+    (db / SOCKET_NAME).write_text("no socket at all")
     assert ask(db, "cat") is None
 
 
@@ -215,16 +216,17 @@ def reply(body: bytes, *, length: int | None = None, head: bytes = OK) -> bytes:
 
 @contextlib.contextmanager
 def peer(db: Path, *replies: bytes, stays: bool = False) -> Iterator[None]:
-    """Somebody who listens where a server would, says these things, and hangs up, or not."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(db / client.SOCKET_NAME))
-        listener.listen()
-        listener.settimeout(PEER_S)
+    """Somebody who listens where a server would, says these things, and hangs up, or not.
 
-        def talk() -> None:
-            link, _ = listener.accept()
-            with link:
-                link.settimeout(PEER_S)
+    The client has to hang up too, long before PEER_S is over.
+    """
+    waited: list[float] = []
+
+    def talk(listener: socket.socket) -> None:
+        link, _ = listener.accept()
+        with link, contextlib.suppress(ConnectionError):
+            link.settimeout(PEER_S)
+            try:
                 for one in replies:
                     link.recv(65536)
                     link.sendall(one)
@@ -232,19 +234,17 @@ def peer(db: Path, *replies: bytes, stays: bool = False) -> Iterator[None]:
                     link.shutdown(socket.SHUT_WR)
                 while link.recv(65536):
                     pass
+            except TimeoutError:
+                waited.append(PEER_S)
 
-        thread = threading.Thread(target=_quietly(talk))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(db / SOCKET_NAME))
+        listener.listen()
+        thread = threading.Thread(target=talk, args=[listener])
         thread.start()
         yield
         thread.join()
-
-
-def _quietly(talk: Callable[[], None]) -> Callable[[], None]:
-    def talking() -> None:
-        with contextlib.suppress(OSError):
-            talk()
-
-    return talking
+    assert not waited, "the client was still there"
 
 
 def test_a_peer_that_says_what_a_server_says_is_believed(tmp_path: Path) -> None:
@@ -258,8 +258,8 @@ def test_a_peer_that_says_what_a_server_says_is_believed(tmp_path: Path) -> None
         [b"SSH-2.0-OpenSSH_9.2\r\n"],
         [reply(b"<html>")],
         [reply(b"[]")],
-        [reply(HEALTHY.replace(__version__.encode(), b"9.9.9"))],
-        [reply(HEALTHY, head=OK.replace(b"200 OK", b"503 Unavailable"))],
+        [reply(HEALTHY.replace(__version__.encode(), b"9.9.9")), reply(NO_HITS)],
+        [reply(HEALTHY, head=OK.replace(b"200 OK", b"503 Unavailable")), reply(NO_HITS)],
         [reply(HEALTHY, length=1000)[:-3]],
         [reply(HEALTHY), b""],
         [reply(HEALTHY), reply(NO_HITS, head=OK.replace(b"200 OK", b"429 Too Many"))],
@@ -281,8 +281,8 @@ def test_a_peer_that_says_nothing_is_not_waited_for(
     monkeypatch.setattr(client, "_GREETING_S", 0.05)
     with peer(tmp_path, stays=True):
         assert ask(tmp_path, "cat") is None
-    (tmp_path / client.SOCKET_NAME).unlink()
-    monkeypatch.setattr(client, "_GREETING_S", PEER_S)
+    (tmp_path / SOCKET_NAME).unlink()
+    monkeypatch.setattr(client, "_GREETING_S", 60.0)
     monkeypatch.setattr(client, "_ANSWER_S", 0.05)
     with peer(tmp_path, reply(HEALTHY), stays=True):
         assert ask(tmp_path, "cat") is None
