@@ -100,6 +100,7 @@ async function answer() {
   showMedia();
   byId("trouble").hidden = true;
   byId("welcome").hidden = Boolean(likeHit) || isAsking();
+  byId("results-title").hidden = !byId("welcome").hidden;
   document.title = [likeHit ? `Like ${splitPath(likeHit.path).name}` : words.value.trim(), "mmsearch"].filter(Boolean).join(" · ");
   if (!likeHit && !isAsking()) {
     running = null;
@@ -166,9 +167,8 @@ function openHit(hit) {
   viewer.open(hit, shown.hits, { stems: shown.stems, index: indexName() });
 }
 
-/** Show what the address says: after a link was followed, and after back and forward. */
-async function followAddress() {
-  const { like, hit } = readAddress();
+/** Show what the address says, which is in the form: after a link was followed, and after back. */
+async function followAddress({ like, hit } = readAddress()) {
   k = FIRST;
   try {
     likeHit = like ? await segment(like, indexName()) : null;
@@ -370,13 +370,16 @@ function listen() {
       byId("door-trouble").hidden = false;
     }
   });
-  addEventListener("popstate", followAddress);
+  addEventListener("popstate", () => followAddress());
 }
 
 async function start() {
+  const asked = readAddress(); // at once: what is typed meanwhile must not be lost
   try {
-    await showStatus(); // first: it names the indexes, one of which the address may mean
-    await followAddress();
+    await showStatus(); // it names the indexes, one of which the address may mean
+    const index = new URLSearchParams(location.search).get("index");
+    if (index) byId("index").value = index;
+    await followAddress(asked);
   } catch (error) {
     complain(error);
   }
