@@ -10,7 +10,7 @@ of a form; paths of this machine are read only under the server's roots.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Request
@@ -27,7 +27,16 @@ from mmsearch.serving.state import Served, answer, served
 from mmsearch.serving.turns import answer_with_media
 from mmsearch.values import Hit, Kind, Query
 
-router = APIRouter(tags=["search"])
+
+async def _closing(request: Request) -> AsyncIterator[None]:
+    """Close the files of a form, which nobody else does, once the request is answered."""
+    try:
+        yield
+    finally:
+        await request.close()
+
+
+router = APIRouter(tags=["search"], dependencies=[Depends(_closing)])
 
 MAX_K = 1_000
 _MAX_CONTEXT = 100  # hits, each of which may be a page to be drawn
