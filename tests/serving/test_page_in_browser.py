@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import WordEmbedder
@@ -90,8 +91,9 @@ def make_page(browser: Browser, server: str) -> Iterator[MakePage]:
     """
     contexts, pages, strangers, complaints = [], [], [], []
 
-    def make(address: str = "", *, base: str = server, **device: object) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **device})
+    def make(address: str = "", *, base: str = server, **device: Any) -> Page:
+        device = {"viewport": {"width": 1280, "height": 800}} | device
+        context = browser.new_context(**device)
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
