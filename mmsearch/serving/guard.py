@@ -209,10 +209,10 @@ class _Body:
             self._is_over = True
             raise _Refused(400, "the body breaks off", "BadRequest")
         size = len(message.get("body", b""))
+        if self.num_bytes + size > self._limits.max_body_bytes:
+            self._too_large()
         self.num_bytes += size
         self._guard.hold(size)
-        if self.num_bytes > self._limits.max_body_bytes:
-            self._too_large()
         self._is_over = not message.get("more_body", False)
         return message
 
