@@ -28,7 +28,7 @@ from mmsearch.retriever.embedding.shared import SharedEmbedder
 from mmsearch.serving.metrics import Metrics
 from mmsearch.serving.settings import Settings
 from mmsearch.serving.sockets import SOCKET_NAME
-from mmsearch.values import Role, Space
+from mmsearch.values import Backend, Role, Space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _BUSY_RETRY_S = 1.0
+_MOST_IN_MEMORY = 50_000  # segments: some 200 MB of vectors of 384 dimensions, from two sides
+_WARMING_UP = "warming up"  # any words do
 
 
 class Served:
@@ -81,10 +83,13 @@ class Served:
             model=settings.model,
             device=settings.device,
             dtype=settings.dtype,
+            backend=_backend(db),
             through=self._through,
         )
         same = by_space.get(engine.space.id)
-        return engine if same is None else Engine.open(db, model=_ModelOf(same))
+        if same is None:
+            return engine
+        return Engine.open(db, model=_ModelOf(same), backend=_backend(db))
 
     def _through(self, embedder: "Embedder") -> "Embedder":
         """Return a model that remembers, and that puts the calls of many requests together."""
@@ -130,6 +135,8 @@ class Served:
         try:
             for engine in self.engines.values():
                 engine.load()
+                if engine.documents([Path("/")]):
+                    engine.query(_WARMING_UP, k=1)  # opens files, copies vectors, starts threads
             self.is_ready = True
         except Exception as error:  # said to whoever started the server, who may end it
             self.failure = error
@@ -235,6 +242,16 @@ def _free_name(db: Path, taken: Mapping[str, Engine]) -> str:
         number += 1
         free = f"{name}-{number}"
     return free
+
+
+def _backend(db: Path) -> Backend:
+    """Return what looks for near vectors: for a small index all of them, kept in memory.
+
+    The answers are the same; a server asks often enough to pay for the copy.
+    """
+    with Engine.open(db) as engine:
+        num_segments = sum(one.num_segments for one in engine.documents([Path("/")]))
+    return Backend.EXACT if num_segments <= _MOST_IN_MEMORY else Backend.AUTO
 
 
 class _ModelOf:
