@@ -55,6 +55,7 @@ bench: $(VENV)/dev ## Measure speed and memory on this machine
 
 docs: $(VENV)/dev ## Build the documentation site into build/docs
 	$(BIN)/python -m mmsearch.cli.reference > docs/commands.md
+	$(BIN)/python -m mmsearch.serving.described > docs/http.md
 	$(BIN)/zensical build --strict --clean
 
 corpus: $(VENV)/dev ## Make the sample corpus again from its script

@@ -18,6 +18,7 @@ from mmsearch.cli.reference import reference
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+GENERATED = ("commands.md", "http.md")
 
 
 # ---------------------------------------------------------------- commands
@@ -44,7 +45,7 @@ def parse(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name != "commands.md"], ids=lambda page: page.stem
+    "page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.stem
 )
 def test_every_command_that_a_page_shows_can_be_typed(page: Path) -> None:
     for line in commands_in(page):
@@ -107,6 +108,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Links]:
     shutil.copy(ROOT / "mkdocs.yml", home)
     (home / "mmsearch").symlink_to(ROOT / "mmsearch")
     (home / "docs" / "commands.md").write_text("\n".join(reference()))
+    pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+    from mmsearch.serving import described
+
+    page = "\n".join(described.as_markdown(described.described()))
+    (home / "docs" / "http.md").write_text(page)
     built = subprocess.run(
         [Path(sys.executable).with_name("zensical"), "build", "--strict"],
         cwd=home,

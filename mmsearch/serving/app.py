@@ -23,7 +23,7 @@ from mmsearch.serving.state import Served, mean_index_of
 
 log = logging.getLogger("mmsearch.serving")
 
-_ROUTERS = ("health", "embeddings", "search", "indexing", "library", "page")
+ROUTERS = ("health", "embeddings", "search", "indexing", "library", "page", "described")
 
 
 def make_app(
@@ -40,12 +40,14 @@ def make_app(
         title="mmsearch",
         version=__version__,
         summary="Find the page, the picture or the moment that answers a question.",
+        docs_url=None,  # FastAPI's pages fetch scripts from elsewhere: `described` has ours
+        redoc_url=None,
         lifespan=_lifespan,
     )
     app.state.served = state
     app.state.on_ready = on_ready
     handle_errors(app)
-    for name in _ROUTERS:
+    for name in ROUTERS:
         if _exists(name):
             app.include_router(importlib.import_module(f"mmsearch.serving.{name}").router)
     if _exists("jobs"):
