@@ -108,8 +108,8 @@ def ask(url: str, method: str = "GET", path: str = "/healthz", body: object = No
 def ask_by_socket(path: Path, of: str = "/healthz") -> Answer:
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(path))
     try:
+        connection.sock.connect(str(path))
         return sent(connection, "GET", of, None)
     finally:
         connection.close()
@@ -436,6 +436,45 @@ def test_the_command_serves_until_sigterm_and_ends_well(tmp_path: Path) -> None:
         server.wait()
     assert (server.returncode, out, rest) == (0, "", "stopped\n")
     assert not (db / SOCKET_NAME).exists()
+
+
+def stop_once_it_answers(db: Path) -> None:
+    def answers() -> bool:
+        try:
+            return ask_by_socket(db / SOCKET_NAME).status == 200
+        except OSError:
+            return False
+
+    until(answers)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_examples_in_the_help_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmsearch.cli import main as command_line
+
+    monkeypatch.chdir(tmp_path)
+    Engine.open(".mmsearch", create=True).close()
+    Path("keys.txt").write_text("k" * 32)
+    Path("docs").mkdir()
+    monkeypatch.setattr("sys.argv", ["mmsearch", "serve", "--help"])
+    with pytest.raises(SystemExit):
+        command_line.main()
+    examples = re.findall(r"^ {6}(mmsearch serve.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(examples) == 3
+
+    for example in examples:
+        # not beyond this machine in a test, and at no port that may be taken
+        words = [*example.replace("0.0.0.0", "127.0.0.1").split(), "--port", "0"]
+        monkeypatch.setattr("sys.argv", words)
+        stopping = threading.Thread(target=stop_once_it_answers, args=(tmp_path / ".mmsearch",))
+        stopping.start()
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        stopping.join()
+        assert not ended.value.code
+        assert "listening at http://127.0.0.1:" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- keys

@@ -107,5 +107,5 @@ class RememberingEmbedder:
                     made.update(content)
                 case Image(pixels) | Frames(pixels):
                     made.update(f" pixels {pixels.shape} ".encode())
-                    made.update(np.ascontiguousarray(pixels))
+                    made.update(np.ascontiguousarray(pixels).data)
         return made.digest()

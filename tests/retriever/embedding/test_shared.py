@@ -57,7 +57,9 @@ def until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it did not come to pass")
 
 
-def busy(model: GatedEmbedder, shared: SharedEmbedder, threads: ThreadPoolExecutor) -> "Future":
+def busy(
+    model: GatedEmbedder, shared: SharedEmbedder, threads: ThreadPoolExecutor
+) -> "Future[Vectors]":
     """Return a first call, which is being computed until the gate opens."""
     first = threads.submit(shared.embed, [Item("cat")])
     model.entered.acquire()
