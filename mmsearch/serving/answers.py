@@ -21,6 +21,7 @@ from mmsearch.errors import (
     BadItem,
     BadSetting,
     Busy,
+    DocumentNotFound,
     MissingExtra,
     MMSearchError,
     NotAllowed,
@@ -38,6 +39,7 @@ log = logging.getLogger("mmsearch.serving")
 # The first that an error is an instance of.
 _STATUS: tuple[tuple[type[MMSearchError], int], ...] = (
     (SegmentNotFound, 404),
+    (DocumentNotFound, 404),
     (StoreNotFound, 404),
     (NothingToIndex, 404),
     (UnreadableFile, 422),
