@@ -1,5 +1,7 @@
 """The documentation site is whole, and shows no command that there is not."""
 
+import ast
+import importlib
 import os
 import re
 import shlex
@@ -15,6 +17,7 @@ import typer
 
 from mmsearch.cli.main import app
 from mmsearch.cli.reference import reference
+from mmsearch.errors import MissingExtra
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -71,6 +74,31 @@ def test_the_page_of_commands_has_every_command_its_examples_and_its_options() -
     assert "\nmmsearch query --page report.pdf#3 --files\n" in page
     assert "\n| `--k" not in page
     assert "\n| `-k <int range>` | How many hits to print." in page
+
+
+# ---------------------------------------------------------------- programs
+
+
+def programs() -> list[Any]:
+    found = []
+    for page in PAGES:
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        found += [pytest.param(one, id=f"{page.stem}-{n}") for n, one in enumerate(blocks)]
+    return [one for one in found if ">>>" not in str(one.values[0])]  # these are run, elsewhere
+
+
+@pytest.mark.parametrize("program", programs())
+def test_what_a_program_takes_from_mmsearch_is_there(program: str) -> None:
+    tree = ast.parse(program)
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mmsearch"):
+            try:
+                module = importlib.import_module(node.module or "")
+            except MissingExtra as error:
+                pytest.skip(str(error))
+            for name in node.names:
+                assert hasattr(module, name.name), f"{node.module} has no {name.name}"
 
 
 # ---------------------------------------------------------------- the site

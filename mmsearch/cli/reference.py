@@ -53,7 +53,7 @@ def _command(command: Any, called: str) -> Iterator[str]:  # noqa: ANN401  click
         yield from ("", "```", *(line for line in lines if line), "```")
     rows = [_row(parameter, context) for parameter in command.params]
     if any(rows):
-        yield from ("", "| | |", "|---|---|", *(row for row in rows if row))
+        yield from ("", "| option | what for |", "|---|---|", *(row for row in rows if row))
 
 
 def _row(parameter: Any, context: Any) -> str:  # noqa: ANN401  click's

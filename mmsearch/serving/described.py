@@ -182,7 +182,7 @@ def as_markdown(openapi: Mapping[str, Any]) -> Iterator[str]:
             yield from ("", f"### {one.summary}", "", f"`{one.method} {one.path}`", "")
             yield f"{_plain(one.told)}{_taken(one)}"
             if one.fields:
-                yield from ("", "| | | |", "|---|---|---|")
+                yield from ("", "| field | may be | what for |", "|---|---|---|")
             for field in one.fields:
                 yield f"| `{field.name}` | {_plain(field.kind)} | {_plain(field.told)} |"
 
