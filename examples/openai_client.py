@@ -35,9 +35,8 @@ def embed(client: OpenAI, inputs: Sequence[Any], *, dimensions: int | None = Non
 
     The client asks for base64 by itself, and decodes it: several times as fast as JSON numbers.
     """
-    told = client.embeddings.create(
-        model="default", input=list(inputs), dimensions=dimensions or omit
-    )
+    model = client.models.list().data[0].id  # that of the first index
+    told = client.embeddings.create(model=model, input=list(inputs), dimensions=dimensions or omit)
     return np.array([one.embedding for one in told.data], dtype=np.float32)
 
 

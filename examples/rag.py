@@ -68,13 +68,14 @@ def stub(messages: Messages) -> str:
     for source in sources:
         head, *lines = [line.strip() for line in source.splitlines() if line.strip()]
         passages = [" ".join(lines[at : at + _LINES]) for at in range(len(lines))]
-        best = max(passages, key=lambda one: len(wanted & _words(one)), default="")
-        if wanted & _words(best):
-            return f"\u201c{best}\u201d {head.split()[0]}"
+        shared = [len(wanted & _words(passage)) for passage in passages]
+        if any(shared):
+            best = [passages[at] for at, num in enumerate(shared) if num == max(shared)]
+            return f"\u201c{best[len(best) // 2]}\u201d {head.split()[0]}"
     return "I do not know."
 
 
-_LINES = 4  # of one passage
+_LINES = 5  # of one passage
 
 
 def _words(text: str) -> set[str]:

@@ -159,7 +159,7 @@ def answering() -> Iterator[Callable[[int, dict[str, str], bytes], tuple[str, li
                 pass
 
         servers.append(HTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=[0.02], daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_port}", keys
 
     yield start
