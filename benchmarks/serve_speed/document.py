@@ -67,6 +67,7 @@ def _put(text: str, name: str, script: str, lines: Sequence[str]) -> str:
 # Part, figure, what it is, what is promised of it, and how it is compared with that.
 _ROWS = (
     ("start", "start_to_ready_s", "start to ready", 4.0, "<=", "s"),
+    ("start", "start_processor_s", "of these, processor time", None, "", "s"),
     ("command_line", "warm_query_s", "`mmsearch query`, a server running", 0.4, "<=", "s"),
     ("command_line", "warm_query_processor_s", "of these, processor time", None, "", "s"),
     ("command_line", "cold_query_s", "`mmsearch query --no-server`", None, "", "s"),
@@ -79,6 +80,8 @@ _ROWS = (
     ("concurrency", "alone_p99_ms", "one at a time, p99", None, "", "ms"),
     ("concurrency", "together_p50_ms", "64 at once, p50", None, "", "ms"),
     ("concurrency", "together_p99_ms", "64 at once, p99", None, "", "ms"),
+    ("concurrency", "alone_processor_ms", "one at a time, processor time each", None, "", "ms"),
+    ("concurrency", "together_processor_ms", "64 at once, processor time each", None, "", "ms"),
     ("concurrency", "dropped", "not answered, of all", 0, "<=", ""),
     ("encodings", "float_vectors_per_s", "vectors of 1536, JSON floats", None, "", "/s"),
     ("encodings", "base64_vectors_per_s", "vectors of 1536, base64", None, "", "/s"),
@@ -125,7 +128,7 @@ def _soak(soak: Mapping[str, Any]) -> list[str]:
             "",
             f"{traffic['minutes']:g} minutes of mixed traffic by {traffic['clients']} clients "
             f"while files were indexed, changed and removed ({traffic['jobs']} jobs): "
-            f"{traffic['requests']:,} requests, {len(traffic['wrong'])} wrong answers.",
+            f"{traffic['requests']:,} requests, {traffic['num_wrong']} wrong answers.",
             "",
             *_table(
                 ("what was asked", "requests", "p50 ms", "p99 ms"),
@@ -148,9 +151,16 @@ def _soak(soak: Mapping[str, Any]) -> list[str]:
         lines += [
             "",
             f"{uploads['files']:,} damaged files sent to `/v1/search` and `/v1/embeddings`: "
-            f"{answers}; {len(uploads['wrong'])} wrong answers. Memory of the server's process "
+            f"{answers}; {uploads['num_wrong']} wrong answers. Memory of the server's process "
             f"{uploads['server_mib']['early']:,.0f} MiB in the second fifth, "
             f"{uploads['server_mib']['late']:,.0f} MiB in the last.",
+        ]
+    if hostile := soak.get("hostile"):
+        lines += [
+            "",
+            f"{len(hostile['statuses'])} things that no client sends (half bodies, huge heads, "
+            "bombs of JSON and of pixels, hundreds of connections that say nothing): "
+            f"{hostile['num_wrong']} wrong; the server is asked after each.",
         ]
     return lines
 

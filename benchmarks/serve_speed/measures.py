@@ -66,6 +66,7 @@ def overhead(db: Path, server: Server, *, rounds: int) -> Figures:
     asked = questions(0)
     called: list[float] = []
     served: list[float] = []
+    processor: dict[str, float] = {}
 
     async def ask() -> None:
         wire = await Wire.open(server.host, server.port)
@@ -77,9 +78,13 @@ def overhead(db: Path, server: Server, *, rounds: int) -> Figures:
             ended = time.perf_counter()
             if reply.status != 200:
                 raise RuntimeError(f"status {reply.status}: {reply.body[:200]!r}")
-            if number >= 5:
+            if number == 4:  # warm from here on
+                processor["engine"], processor["server"] = time.process_time(), server.processor_s()
+            elif number > 4:
                 called.append(middle - began)
                 served.append(ended - middle)
+        processor["engine"] = time.process_time() - processor["engine"]
+        processor["server"] = server.processor_s() - processor["server"]
         await wire.close()
 
     with Engine.open(db) as engine:
@@ -91,6 +96,8 @@ def overhead(db: Path, server: Server, *, rounds: int) -> Figures:
         "overhead_p50_ms": _ms(served, 0.5) - _ms(called, 0.5),
         "engine_p95_ms": _ms(called, 0.95),
         "http_p95_ms": _ms(served, 0.95),
+        "engine_processor_ms": processor["engine"] / rounds * 1000,  # the client's among it
+        "http_processor_ms": processor["server"] / rounds * 1000,
     }
 
 
@@ -106,13 +113,16 @@ def concurrency(server: Server, *, each: int, rounds: int) -> Figures:
     alone: list[float] = []
     together: list[float] = []
     seconds: dict[int, list[float]] = {1: [], TOGETHER: []}
+    processor: dict[int, float] = {1: 0.0, TOGETHER: 0.0}
     statuses: Counter[int] = Counter()
     for _ in range(rounds):
         for lines, speeds in ((1, alone), (TOGETHER, together)):
             num = each if lines == 1 else each * 4  # as many seconds, about
+            before = server.processor_s()
             took, spent = asyncio.run(_ask_side_by_side(server, asked, lines, num, statuses))
             speeds.append(len(spent) / took)
             seconds[lines] += spent
+            processor[lines] += server.processor_s() - before
     return {
         "alone_per_s": statistics.median(alone),
         "together_per_s": statistics.median(together),
@@ -124,6 +134,8 @@ def concurrency(server: Server, *, each: int, rounds: int) -> Figures:
         "together_p50_ms": _ms(seconds[TOGETHER], 0.5),
         "together_p99_ms": _ms(seconds[TOGETHER], 0.99),
         "together_max_ms": _ms(seconds[TOGETHER], 1.0),
+        "alone_processor_ms": processor[1] / len(seconds[1]) * 1000,
+        "together_processor_ms": processor[TOGETHER] / len(seconds[TOGETHER]) * 1000,
         "asked": statuses.total(),
         "dropped": statuses.total() - statuses[200],
     }
@@ -208,11 +220,16 @@ def _of_base64(body: bytes) -> "np.ndarray[Any, Any]":
 
 def start(db: Path, *, rounds: int) -> Figures:
     """Seconds from the start of a server's process to its model in memory."""
-    seconds = []
+    seconds, processor = [], []
     for _ in range(rounds):
         with running(serving(db)) as server:
             seconds.append(server.ready_s)
-    return {"start_to_ready_s": statistics.median(seconds), "start_to_ready_max_s": max(seconds)}
+            processor.append(server.processor_s())
+    return {
+        "start_to_ready_s": statistics.median(seconds),
+        "start_to_ready_max_s": max(seconds),
+        "start_processor_s": statistics.median(processor),
+    }
 
 
 def command_line(db: Path, *, rounds: int) -> Figures:

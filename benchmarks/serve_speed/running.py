@@ -40,6 +40,11 @@ class Server:
         """Resident memory of the server's own process."""
         return _resident_mib(self.pid)
 
+    def processor_s(self) -> float:
+        """Processor time of the server's own process, all its threads, since it began."""
+        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
     def num_descriptors(self) -> int:
         """How many files and sockets the server has open."""
         with contextlib.suppress(OSError):
