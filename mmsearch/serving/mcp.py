@@ -41,6 +41,7 @@ MAX_BODY_BYTES = 32 * 2**20  # of one HTTP request: a few pictures, a third long
 MAX_IMAGES = 8
 MAX_HITS = 50
 MOST_FAILED = 20  # files that status names; an index may know ten thousand
+HELLO_S = 1.0  # an agent takes so long to start, and gives up on a server that does not answer
 CLOSING_S = 5  # what is being answered when the server is told to end may take so long
 
 INSTRUCTIONS = """\
@@ -214,8 +215,8 @@ def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None
 def serve_stdio(engine: Engine, *, roots: Sequence[Path] = ()) -> None:
     """Speak over stdin and stdout until stdin ends; meanwhile what is printed goes to stderr."""
     server = make_server(engine, roots=roots)
-    _load_meanwhile(engine)
-    server.run("stdio")
+    with _loading(engine):
+        server.run("stdio")
 
 
 def serve_http(
@@ -239,8 +240,7 @@ def serve_http(
         refusal.hint = "--port 0 takes a free one"
         raise refusal from None
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING_S)
-    with listening, _ends_quietly():
-        _load_meanwhile(engine)
+    with listening, _ends_quietly(), _loading(engine):
         on_ready(f"http://{LOOPBACK}:{listening.getsockname()[1]}/mcp")
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -259,17 +259,23 @@ def _ends_quietly() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _load_meanwhile(engine: Engine) -> None:
-    """Load the model while the agent says hello.
+@contextlib.contextmanager
+def _loading(engine: Engine) -> Iterator[None]:
+    """Load the model meanwhile, but let the agent say hello first: imports hold everything up.
 
-    Not a daemon: torch does not bear to be half imported when the interpreter ends.
+    Not in a daemon thread: torch does not bear to be half imported when the interpreter ends.
     """
 
     def load() -> None:
         with contextlib.suppress(MMSearchError):  # whoever asks first is told
             engine.load()
 
-    threading.Thread(target=load).start()
+    soon = threading.Timer(HELLO_S, load)
+    soon.start()
+    try:
+        yield
+    finally:
+        soon.cancel()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -335,12 +336,20 @@ def test_over_http_it_answers_its_own_machine_only_and_ends_when_told(index: Pat
                 httpx2.post(url, json={}, headers=headers).status_code
                 for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"})
             ]
+            too_large = HTTPConnection(httpx2.URL(url).netloc.decode(), timeout=30)
+            too_large.putrequest("POST", "/mcp")
+            too_large.putheader("Content-Type", "application/json")
+            too_large.putheader("Accept", "application/json, text/event-stream")
+            too_large.putheader("Content-Length", str(10**9))
+            too_large.endheaders()
+            refused.append(too_large.getresponse().status)
+            too_large.close()
         finally:
             server.send_signal(signal.SIGTERM)
         said = server.stderr.read()
 
     assert (held.structured_content or {})["documents"] == {"image": 1, "pdf": 1}
-    assert refused == [421, 403]
+    assert refused == [421, 403, 413]
     assert server.returncode == 0
     assert "Traceback" not in said
 
