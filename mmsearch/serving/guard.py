@@ -24,7 +24,9 @@ from mmsearch.serving.page import SESSION_COOKIE, is_page_path, is_session
 from mmsearch.serving.settings import Limits, Settings
 from mmsearch.serving.state import came_by_socket
 
-MAX_JSON_VALUES = 500_000
+# Of a body: what is wrong with each of them may be noted before any is told.
+MAX_JSON_VALUES = 20_000
+MAX_TOKENS = 500_000  # of /v1/embeddings, where inputs may be lists of numbers
 _ALL_BODIES = 4  # requests of the largest size whose bodies are held at the same time
 _ANYBODYS_PATHS = ("/healthz", "/readyz")
 _LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -62,7 +64,8 @@ class Guard:
         if scope["type"] != "http":  # we have no web sockets
             return await send({"type": "websocket.close", "code": 1008})
         sends = _with_headers(send)
-        body = _Body(self, receive, Headers(scope=scope))
+        num_values = MAX_TOKENS if scope["path"] == "/v1/embeddings" else MAX_JSON_VALUES
+        body = _Body(self, receive, Headers(scope=scope), num_values)
         try:
             self._check(scope)
             await body.check()
@@ -154,7 +157,8 @@ class _Body:
     JSON is taken as a whole and looked at before anything parses it; a form goes through.
     """
 
-    def __init__(self, guard: Guard, receive: Receive, headers: Headers) -> None:
+    def __init__(self, guard: Guard, receive: Receive, headers: Headers, num_values: int) -> None:
+        self._num_values = num_values
         self._guard, self._receive, self._headers = guard, receive, headers
         self._limits: Limits = guard.limits
         self._whole: Message | None = None
@@ -182,7 +186,7 @@ class _Body:
             blocks.append(message.get("body", b""))
             more = message.get("more_body", False)
         raw = b"".join(blocks)
-        bounds = (raw, self._limits.max_json_depth, MAX_JSON_VALUES)
+        bounds = (raw, self._limits.max_json_depth, self._num_values)
         if len(raw) < _IN_THREAD_BYTES:
             reason = complaint(*bounds)
         else:
