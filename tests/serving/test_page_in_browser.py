@@ -20,7 +20,15 @@ pytest.importorskip("playwright", reason="needs playwright, of the extra 'dev'")
 
 import made_files
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 from mmsearch.serving.server import running
 from mmsearch.serving.settings import Settings
@@ -91,7 +99,13 @@ def make_page(browser: Browser, server: str) -> Iterator[MakePage]:
     """
     contexts, pages, strangers, complaints = [], [], [], []
 
-    def make(address: str = "", *, base: str = server, **device: Any) -> Page:
+    def make(
+        address: str = "",
+        *,
+        base: str = server,
+        first: Callable[[Page], object] = lambda _: None,
+        **device: Any,
+    ) -> Page:
         device = {"viewport": {"width": 1280, "height": 800}} | device
         context = browser.new_context(**device)
         contexts.append(context)
@@ -111,6 +125,7 @@ def make_page(browser: Browser, server: str) -> Iterator[MakePage]:
         page.on("request", on_request)
         page.on("console", on_console)
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        first(page)
         page.goto(base + address)
         return page
 
@@ -193,6 +208,32 @@ def test_a_chosen_picture_finds_the_one_of_its_colour_and_words_may_go_with_it(
     page.get_by_role("button", name="Take out asked.png").click()
     expect(page.locator("#media li")).to_have_count(0)
     expect(page.locator(".card .file").first).to_have_text("note.txt")
+
+
+def test_a_pdf_asks_by_its_first_page(make_page: MakePage, tmp_path: Path) -> None:
+    page = make_page()
+
+    page.set_input_files("#file", made_files.pdf(tmp_path / "asked.pdf", "museum", "pump"))
+
+    expect(page.locator(".card .file").first).to_have_text(HOSTILE_NAME)
+    expect(page.locator("#media li")).to_have_attribute("title", "asked.pdf, page 1")
+
+
+def test_what_is_typed_while_the_page_still_asks_the_server_is_not_lost(
+    make_page: MakePage,
+) -> None:
+    held: list[Route] = []
+    page = make_page(
+        first=lambda page: page.route("**/v1/status", lambda route: held.append(route))
+    )
+    page.fill("#words", "pump chart")
+    while not held:
+        page.wait_for_timeout(20)
+
+    held[0].continue_()
+
+    expect(page.locator("#holds")).not_to_be_empty()
+    assert page.input_value("#words") == "pump chart"
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
@@ -336,7 +377,8 @@ def test_a_film_starts_at_the_moment_that_was_found_and_goes_to_others(
     playing = (
         "(() => {{ const v = document.querySelector('video'); return v && !v.seeking && {} }})()"
     )
-    until(page, playing.format("v.currentTime >= 1.8 && v.videoWidth === 320"))
+    until(page, playing.format("v.played.length && v.videoWidth === 320"))
+    assert page.evaluate("document.querySelector('video').played.start(0)") > 1.8
     expect(page.locator(".strip .span")).to_have_count(2)
     place = page.locator(".strip .here").evaluate("one => parseFloat(one.style.left)")
     assert place == pytest.approx(40, abs=4)  # second 2 of 5, or the frames before it

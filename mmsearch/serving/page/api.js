@@ -43,6 +43,14 @@ function asked({ words, kinds, negative, path, where, min, group, collapse, inde
   return body;
 }
 
+const FIELDS = { image: "images", video: "video", pdf: "page" };
+
+/** Return what a file can be asked with as: a picture, a film, the first page of a PDF, or null. */
+export function kindOf(file) {
+  if (file.type === "application/pdf") return "pdf";
+  return file.type.match(/^(image|video)\//u)?.[1] ?? null;
+}
+
 /** Return the hits of a question; its pictures and films go along as files. */
 export async function search(question, k, signal) {
   const body = { ...asked(question), k };
@@ -51,7 +59,7 @@ export async function search(question, k, signal) {
   for (const [name, value] of Object.entries(body)) {
     for (const one of Array.isArray(value) ? value : [value]) form.append(name, String(one));
   }
-  for (const file of question.media) form.append(file.type.startsWith("video/") ? "video" : "images", file, file.name || "pasted");
+  for (const file of question.media) form.append(FIELDS[kindOf(file)], file, file.name || "pasted");
   return ask("v1/search", { method: "POST", body: form, signal });
 }
 

@@ -5,7 +5,7 @@
 // The address holds the whole question but its pictures, which are nowhere but in this tab:
 // back, forward and a link sent to somebody else all show the same hits.
 
-import { enter, search, segment, similar, status } from "./api.js";
+import { enter, kindOf, search, segment, similar, status } from "./api.js";
 import { showHits, walkByArrows } from "./grid.js";
 import { heldBy, Library } from "./library.js";
 import { byId, count, icon, make, placeOf, setIcon, splitPath, stemsOf } from "./make.js";
@@ -13,7 +13,6 @@ import { Viewer } from "./viewer.js";
 
 const FIRST = 24; // hits at first; "Show more" adds as many again
 const MOST = 240;
-const MEDIA = /^(image|video)\//u;
 
 const words = byId("words");
 const results = byId("results");
@@ -191,9 +190,9 @@ async function followAddress({ like, hit } = readAddress()) {
 // ---------------------------------------------------------------- pictures in the question
 
 function addMedia(files) {
-  const taken = [...files].filter((file) => MEDIA.test(file.type));
+  const taken = [...files].filter(kindOf);
   if (!taken.length) {
-    if (files.length) complain({ message: "That is neither a picture nor a film.", hint: "PNG, JPEG, WebP, MP4 ..." });
+    if (files.length) complain({ message: "That is no picture, no film and no PDF.", hint: "PNG, JPEG, WebP, MP4, PDF ..." });
     return;
   }
   media = [...media, ...taken];
@@ -203,15 +202,16 @@ function addMedia(files) {
 function showMedia() {
   const chips = media.map((file) => {
     const address = URL.createObjectURL(file);
-    const isFilm = file.type.startsWith("video/");
-    const face = isFilm ? icon("video") : make("img", { src: address, alt: file.name || "pasted picture", onload: () => URL.revokeObjectURL(address) });
-    if (isFilm) URL.revokeObjectURL(address);
+    const kind = kindOf(file);
+    const release = () => URL.revokeObjectURL(address);
+    const face = kind === "image" ? make("img", { src: address, alt: file.name || "pasted picture", onload: release, onerror: release }) : icon(kind);
+    if (kind !== "image") release();
     const drop = () => {
       media = media.filter((one) => one !== file);
       words.focus();
       askAnew();
     };
-    return make("li", {}, face, make("button", { type: "button", title: "Take it out", onclick: drop }, icon("close"), make("span", { class: "unseen" }, `Take out ${file.name || "the pasted picture"}`)));
+    return make("li", { title: kind === "pdf" ? `${file.name}, page 1` : file.name }, face, make("button", { type: "button", title: "Take it out", onclick: drop }, icon("close"), make("span", { class: "unseen" }, `Take out ${file.name || "the pasted picture"}`)));
   });
   byId("media").replaceChildren(...chips);
   words.placeholder = media.length ? "and in words?" : "Describe a page, a picture or a moment";
