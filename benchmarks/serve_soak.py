@@ -188,6 +188,7 @@ def soak(db: Path, root: Path, *, minutes: float, seed: int) -> tuple[Findings, 
 async def soak_all(
     server: Server, root: Path, seconds: float, seed: int, findings: Findings
 ) -> int:
+    """Ask, leave, index and watch for so many seconds; return how many jobs there were."""
     wire = await Wire.open(server.host, server.port)
     world = await traffic.World.of(wire, CORPUS / "images")
     await wire.close()
@@ -329,6 +330,7 @@ async def upload_all(
 
     async def send() -> None:
         wire = await Wire.open(server.host, server.port)
+        model = await traffic.model_of(wire)
         for number in numbers:
             made = mutants.make(number, folder)
             name = f"{number} {made.kind} {made.damage}"
@@ -337,7 +339,7 @@ async def upload_all(
                 path.unlink()
             began = time.perf_counter()
             try:
-                sending = _sent(wire, content, made.kind, number)
+                sending = _sent(wire, model, content, made.kind, number)
                 reply = await asyncio.wait_for(sending, ANSWER_S)
             except (TimeoutError, OSError) as error:
                 findings.complain(f"{name}: {type(error).__name__} {error}")
@@ -364,7 +366,7 @@ async def upload_all(
     return sorted(spent)[-5:]
 
 
-async def _sent(wire: Wire, content: bytes, kind: str, number: int) -> Reply:
+async def _sent(wire: Wire, model: str, content: bytes, kind: str, number: int) -> Reply:
     """Send a file as a query's form, or every other time as an input to embed."""
     name = _FIELD_OF.get(kind, "image")
     if (number // 8) % 2 == 0:
@@ -372,7 +374,7 @@ async def _sent(wire: Wire, content: bytes, kind: str, number: int) -> Reply:
         return await wire.ask("POST", "/v1/search", body, headers)
     uri = "data:application/octet-stream;base64," + base64.b64encode(content).decode()
     part = {"type": _PART_OF[name], _PART_OF[name]: {"url": uri}}
-    return await wire.post("/v1/embeddings", {"model": "default", "input": [[part]]})
+    return await wire.post("/v1/embeddings", {"model": model, "input": [[part]]})
 
 
 def _says_no_more_than_ours(reply: Reply) -> bool:

@@ -185,6 +185,7 @@ def encodings(scratch: Path, *, inputs: int, rounds: int) -> Figures:
 
 async def _encode(server: Server, inputs: int, rounds: int) -> dict[str, list[float]]:
     wire = await Wire.open(server.host, server.port)
+    model = (await wire.ask("GET", "/v1/models")).json()["data"][0]["id"]
     spent: dict[str, list[float]] = {"float": [], "base64": []}
     texts = [f"text {number}" for number in range(inputs)]
     for number in range(rounds + 1):
@@ -193,7 +194,7 @@ async def _encode(server: Server, inputs: int, rounds: int) -> dict[str, list[fl
             began = time.perf_counter()
             reply = await wire.post(
                 "/v1/embeddings",
-                {"model": "wide", "input": texts, "encoding_format": encoding},
+                {"model": model, "input": texts, "encoding_format": encoding},
             )
             if reply.status != 200:
                 raise RuntimeError(f"status {reply.status}: {reply.body[:200]!r}")

@@ -26,11 +26,13 @@ _GOOD = (200, 206)
 class World:
     """What can be asked for by name, whatever is indexed meanwhile.
 
-    hits: of pages, pictures and clips, as the server tells them
+    hits:  of pages, pictures and clips, as the server tells them
+    model: what the server calls its model
     """
 
     hits: tuple[Mapping[str, Any], ...]
     pictures: tuple[bytes, ...]
+    model: str
     asked: Any
 
     @classmethod
@@ -43,8 +45,13 @@ class World:
             hits += reply.json()["hits"]
         if not hits:
             raise RuntimeError("the server finds nothing in lasting/")
-        small = tuple(_small(path) for path in sorted(pictures.rglob("*.*"))[:12])
-        return cls(tuple(hits), small, questions(0))
+        small = tuple(_small(path) for path in sorted(pictures.rglob("*.*"))[:6])
+        return cls(tuple(hits), small, await model_of(wire), questions(0))
+
+
+async def model_of(wire: Wire) -> str:
+    """Return what a server calls the model of its first index."""
+    return str((await wire.ask("GET", "/v1/models")).json()["data"][0]["id"])
 
 
 def _small(path: Path) -> bytes:
@@ -122,13 +129,13 @@ def _with_picture(world: World, dice: random.Random) -> dict[str, object]:
 def _texts(world: World, dice: random.Random) -> dict[str, object]:
     encoding = dice.choice(["float", "base64"])
     texts = [next(world.asked) for _ in range(dice.randrange(1, 9))]
-    return {"model": "default", "input": texts, "encoding_format": encoding}
+    return {"model": world.model, "input": texts, "encoding_format": encoding}
 
 
 def _mixed(world: World, dice: random.Random) -> dict[str, object]:
     picture = {"type": "image_url", "image_url": {"url": _uri(dice.choice(world.pictures))}}
     words = {"type": "text", "text": next(world.asked)}
-    return {"model": "default", "input": [[words, picture], next(world.asked)]}
+    return {"model": world.model, "input": [[words, picture], next(world.asked)]}
 
 
 # Name -> of a hundred requests how many, about; and the request.
