@@ -280,6 +280,41 @@ class MMSearchVectorStore(VectorStore):
         _refuse_unknown(kwargs)
         return self._found(Query(query, where=where, kinds=kinds, path=path), k, filter)
 
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Filter | None = None,
+        where: str | None = None,
+        kinds: Sequence[Kind | str] | None = None,
+        path: str | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> list[Document]:
+        """Return ``k`` of the ``fetch_k`` best documents that are unlike each other.
+
+        Likeness is that of their words; a picture without any is told by those about it.
+        lambda_mult: 1 for the best alone, 0 for the most unlike
+        """
+        import numpy as np
+        from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+        _refuse_unknown(kwargs)
+        asked = Query(query, where=where, kinds=kinds, path=path)
+        found = [one for one, _ in self._found(asked, max(k, fetch_k), filter)]
+        if not found:
+            return []
+        words = [one.page_content or str(one.metadata.get("citation")) for one in found]
+        chosen = maximal_marginal_relevance(
+            np.array(self.embeddings.embed_query(query)),
+            self.embeddings.embed_documents(words),
+            lambda_mult=lambda_mult,
+            k=k,
+        )
+        return [found[place] for place in chosen]
+
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda score: score
 

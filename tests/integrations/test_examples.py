@@ -178,6 +178,27 @@ def test_openais_client_embeds_texts_and_pictures_in_one_batch(
     assert {first, second} == {"  +0.000  blue.png", "  +0.000  red.png"}, "no colour is a word"
 
 
+# ---------------------------------------------------------------- langchain_chain.py
+
+
+def test_a_chain_quotes_what_a_server_found(db: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("langchain_core", reason="needs mmsearch[langchain]")
+    for package in ("fastapi", "uvicorn", "multipart", "prometheus_client"):
+        pytest.importorskip(package, reason="needs mmsearch[serve]")
+    from mmsearch.serving.server import running
+    from mmsearch.serving.settings import Settings
+
+    chain = loaded("langchain_chain")
+    with running(Settings(dbs=(db,), port=0)) as url:
+        assert chain.main(["When does the museum open?", "--server", url, "-k", "1"]) == 0
+    assert capsys.readouterr().out == (
+        "\u201cThe museum of the town opens at nine....\u201d [report.pdf p.2]\n"
+    )
+
+    assert chain.main(["When?", "--server", url]) == 1
+    assert "did not answer" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- README.md
 
 

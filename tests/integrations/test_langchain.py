@@ -189,6 +189,20 @@ def test_filters_of_the_retriever_hold_for_every_question(library: Engine) -> No
     assert [found.metadata["kind"] for found in retriever.invoke("the museum")] == ["text"]
 
 
+def test_what_is_not_wanted_and_where_to_look_are_passed_on(library: Engine) -> None:
+    words = "pump museum dog"
+    everything = MMSearchRetriever(engine=library, k=9)
+
+    first = everything.invoke(words)[0]
+    without = everything.invoke(words, negative=[first.page_content])[0]
+    here = MMSearchRetriever(engine=library, k=9, path="*.md").invoke(words)
+    grouped = MMSearchRetriever(engine=library, k=9, kinds=["pdf"], group=True).invoke(words)
+
+    assert without.id != first.id
+    assert [one.metadata["citation"] for one in here] == ["note.md @0"]
+    assert len(grouped) == 1
+
+
 def test_a_chain_answers_from_what_was_found(library: Engine) -> None:
     def cite(found: list[Document]) -> str:
         return "\n".join(f"[{one.metadata['citation']}] {one.page_content}" for one in found)
@@ -270,6 +284,19 @@ def test_a_retriever_of_the_store_passes_its_options_on(store: MMSearchVectorSto
     retriever = store.as_retriever(search_kwargs={"k": 1, "filter": {"n": 2}})
 
     assert [one.page_content for one in retriever.invoke("cat")] == ["cat dog"]
+
+
+def test_documents_that_say_the_same_are_told_once(store: MMSearchVectorStore) -> None:
+    store.add_texts(["cat pump", "cat pump too", "cat dog"])
+
+    plain = store.similarity_search("cat pump", k=2)
+    retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.2})
+
+    assert {one.page_content for one in plain} == {"cat pump", "cat pump too"}
+    told = [one.page_content for one in retriever.invoke("cat pump")]
+    assert told[0].startswith("cat pump")
+    assert told[1] == "cat dog"
+    assert store.max_marginal_relevance_search("cat", filter={"n": 1}) == []
 
 
 def test_files_are_found_beside_texts(store: MMSearchVectorStore, docs: Path) -> None:
