@@ -9,6 +9,7 @@ sent by who owns that folder, and needs neither key nor host.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import re
@@ -31,6 +32,7 @@ _ALL_BODIES = 4  # requests of the largest size whose bodies are held at the sam
 _ANYBODYS_PATHS = ("/healthz", "/readyz")
 _LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "[::1]"))
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:]+)(?::\d{1,5})?")
+_PASSED_BYTES, _PASSED_S = 8 * 2**20, 1.0  # of a body that is not wanted
 _IN_THREAD_BYTES = 256 * 1024
 _COOKIE = re.compile(rf"(?:^|;)\s*{SESSION_COOKIE}=([0-9a-f]{{64}})\s*(?:;|$)")
 # Strings first, so that a bracket inside one is none; one that never ends is the rest. Nothing
@@ -71,6 +73,7 @@ class Guard:
             await body.check()
             await self._app(scope, body.receive, sends)
         except _Refused as refused:
+            await body.let_pass()
             response = error_response(
                 scope["path"],
                 refused.status_code,
@@ -147,7 +150,8 @@ class _Refused(HTTPException):
         hint: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(status, message, headers)
+        # What it has not sent yet is not waited for: it could go on for ever.
+        super().__init__(status, message, {"Connection": "close"} | (headers or {}))
         self.kind, self.hint = kind, hint
 
 
@@ -162,7 +166,9 @@ class _Body:
         self._guard, self._receive, self._headers = guard, receive, headers
         self._limits: Limits = guard.limits
         self._whole: Message | None = None
-        self._is_over = False
+        length = headers.get("content-length", "0")
+        self._has_body = length != "0" or "transfer-encoding" in headers
+        self._is_over = self._is_slow = False
         self._deadline = 0.0
         self.num_bytes = 0
 
@@ -175,9 +181,8 @@ class _Body:
             self._too_large()
         if self._headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             raise _Refused(415, "a body that is compressed is not taken", "BadRequest")
-        has_body = announced != "0" or "transfer-encoding" in self._headers
         kind = self._headers.get("content-type", "").lstrip().lower()
-        if not has_body or kind.startswith("multipart/"):
+        if not self._has_body or kind.startswith("multipart/"):
             return
         blocks = []
         more = True
@@ -208,6 +213,7 @@ class _Body:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
+            self._is_slow = True
             raise _Refused(408, "the body took too long to arrive", "TooSlow") from None
         if message["type"] == "http.disconnect":
             self._is_over = True
@@ -219,6 +225,23 @@ class _Body:
         self._guard.hold(size)
         self._is_over = not message.get("more_body", False)
         return message
+
+    async def let_pass(self) -> None:
+        """Let what is still coming pass unread, for a moment.
+
+        Most clients read no answer before they have sent all, and the end of the connection
+        in the middle of that would be all they see of ours.
+        """
+        if self._is_over or self._is_slow or not self._has_body or "expect" in self._headers:
+            return
+        left = _PASSED_BYTES
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PASSED_S):
+                while left > 0:
+                    message = await self._receive()
+                    if not message.get("more_body"):
+                        return
+                    left -= len(message.get("body", b""))
 
     def _too_large(self) -> NoReturn:
         limit = f"{self._limits.max_body_bytes / 2**20:g} MiB"
