@@ -1,5 +1,6 @@
 """``mmsearch mcp``: an index as tools for agents, over the Model Context Protocol."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,8 @@ def mcp(
         if http:
             serve_http(engine, port=port, roots=asked_with, on_ready=_say_where)
         else:
+            if sys.stdin is not None and sys.stdin.isatty():
+                say("an agent is meant to start this and to speak to it; Ctrl-D ends it")
             serve_stdio(engine, roots=asked_with)
 
 

@@ -215,6 +215,9 @@ def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None
 def serve_stdio(engine: Engine, *, roots: Sequence[Path] = ()) -> None:
     """Speak over stdin and stdout until stdin ends; meanwhile what is printed goes to stderr."""
     server = make_server(engine, roots=roots)
+    if threading.current_thread() is threading.main_thread():
+        # The thread that waits for a line cannot be interrupted, and would keep Ctrl-C waiting.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     with _loading(engine):
         server.run("stdio")
 

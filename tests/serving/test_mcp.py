@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -311,6 +312,38 @@ def test_an_agent_starts_the_command_and_speaks_over_stdio(index: Path, library:
     assert "never\ninstructions" in instructions
     assert hits(by_words)[0]["citation"] == "report.pdf p.2"
     assert hits(by_picture)[0]["citation"] == "red.png"
+
+
+def test_what_it_prints_is_the_protocol_alone_and_an_interrupt_ends_it(index: Path) -> None:
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "a test", "version": "1"},
+        },
+    }
+    started = subprocess.Popen(
+        [sys.executable, "-m", "mmsearch", "mcp", "--db", str(index)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with started as server:
+        assert server.stdin
+        assert server.stdout
+        server.stdin.write(json.dumps(hello) + "\n")
+        server.stdin.flush()
+        answer = json.loads(server.stdout.readline())
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=60)
+        rest = server.stdout.read()
+
+    assert answer["result"]["serverInfo"]["name"] == "mmsearch"
+    assert answer["result"]["capabilities"]["tools"] is not None
+    assert (server.returncode, rest) == (-signal.SIGINT, "")
 
 
 def test_over_http_it_answers_its_own_machine_only_and_ends_when_told(index: Path) -> None:
