@@ -10,6 +10,9 @@ export const SIGNALS = [
   ["words", "words", "your words, found in it"],
 ];
 
+// Below it a hit is only the best of what there is: its picture is drawn fainter.
+const HARDLY = 0.03;
+
 /** Return a bar as long as the score, cut into its parts. */
 export function scoreBar(hit) {
   const said = SIGNALS.filter(([name]) => hit.parts?.[name]).map(([name, label]) => `${label} ${hit.parts[name].toFixed(2)}`);
@@ -57,7 +60,7 @@ function card(hit, { stems, index, onOpen, onLike, hrefOf }) {
   );
   const like = make("button", { type: "button", class: "like tool", title: "More like this (m)", onclick: () => onLike(hit) },
     icon("like"), make("span", { class: "unseen" }, `More like ${name}${place ? `, ${place}` : ""}`));
-  return make("li", {}, link, like);
+  return make("li", { class: hit.score < HARDLY ? "hardly" : null }, link, like);
 }
 
 /** Fill a list with the cards of hits. */
