@@ -166,6 +166,15 @@ def test_every_page_is_built_and_can_be_reached(site: dict[Path, Links]) -> None
     }, "a page that mkdocs.yml does not name"
 
 
+def test_the_reference_has_examples_and_says_what_every_name_means(site: dict[Path, Links]) -> None:
+    [api] = [path.read_text() for path in site if path.name == "api.html"]
+
+    assert "<strong>latency_ms</strong>: how long a text may wait" in api
+    assert "<strong>through</strong>: is given the model when it is loaded" in api
+    assert "Examples:" in api
+    assert "MMSearchVectorStore" in api
+
+
 def test_nothing_is_fetched_from_elsewhere(site: dict[Path, Links]) -> None:
     for path, links in site.items():
         assert links.fetched, "an empty list would prove nothing"

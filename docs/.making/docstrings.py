@@ -18,7 +18,7 @@ _NAMED = re.compile(r"^(?P<names>\w+(?:, \w+)*):\s+(?P<told>\S.*)$")
 class Names(griffe.Extension):
     """Rewrites every docstring before it is parsed."""
 
-    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:  # noqa: ANN401  griffe's
         """Rewrite the docstring of a module, a class, a function or an attribute."""
         if obj.docstring:
             obj.docstring.value = as_list(obj.docstring.value)
