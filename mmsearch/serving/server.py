@@ -69,7 +69,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, or until ``stop`` is set; return once it is drained.
 
     on_listening: is told where, once connections are accepted
-    on_ready:     is told after how many seconds, once the models are loaded
+    on_ready:     is told after how many seconds, once the models are loaded, and after that
     Raises BadSetting for an address beyond this machine without a key, or one that is taken;
     MissingExtra; what `Engine.open` raises; and what loading a model raises.
     """
@@ -117,19 +117,15 @@ def running(settings: Settings) -> Iterator[str]:
 
     The block begins once the models are loaded. Raises as `serve` does.
     """
-    stop, ready, listening = threading.Event(), threading.Event(), threading.Event()
+    stop, ready = threading.Event(), threading.Event()
     where: list[Listening] = []
     failed: list[BaseException] = []
-
-    def hear(reached: Listening) -> None:
-        where.append(reached)
-        listening.set()
 
     def run() -> None:
         try:
             serve(
                 settings,
-                on_listening=hear,
+                on_listening=where.append,
                 on_ready=lambda _: ready.set(),
                 stop=stop,
             )
@@ -137,12 +133,10 @@ def running(settings: Settings) -> Iterator[str]:
             failed.append(error)
         finally:
             ready.set()
-            listening.set()
 
     thread = threading.Thread(target=run, name="mmsearch-server", daemon=True)
     thread.start()
     ready.wait()
-    listening.wait()  # either may come first
     try:
         if not failed:
             yield where[0].url

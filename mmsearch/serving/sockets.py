@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,17 +51,23 @@ def tcp_listener(host: str, port: int) -> socket.socket:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FolderListener:
-    """A bound socket in a folder, and what tells it from one that took its place."""
+    """A bound socket in a folder, and what tells it from one that took its place.
+
+    folder: a descriptor of it, kept open: the address of a socket in a deep folder names that
+            number, which would else be given to the next one too
+    """
 
     socket: socket.socket
     path: Path
     inode: int
+    folder: int
 
     def remove(self) -> None:
-        """Take the file away, if it is still this socket's."""
+        """Take the file away, if it is still this socket's; called once."""
         with contextlib.suppress(OSError):
             if self.path.lstat().st_ino == self.inode:
                 self.path.unlink()
+        os.close(self.folder)
 
 
 def folder_listener(folder: Path) -> FolderListener | str:
@@ -72,35 +77,27 @@ def folder_listener(folder: Path) -> FolderListener | str:
     be written to.
     """
     path = folder / SOCKET_NAME
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with _alone(folder) as address:
+    with contextlib.ExitStack() as failed:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            failed.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # one server at a time looks and binds
+            address = str(folder.absolute() / SOCKET_NAME)
+            if len(os.fsencode(address)) > _MOST_ADDRESS_BYTES:
+                address = f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
             if _is_answered(address):
-                listener.close()
                 return f"another server already answers at {path}"
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+            listener = failed.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listener.bind(address)
-            # Before anybody can connect, which needs listen().
-            path.chmod(0o600)
-            return FolderListener(listener, path, path.lstat().st_ino)
-    except OSError as error:
-        listener.close()
-        return f"no socket at {path}: {(error.strerror or str(error)).lower()}"
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[str]:
-    """Yield the address of the socket, while no other server looks at the same folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        address = str(folder.absolute() / SOCKET_NAME)
-        if len(os.fsencode(address)) > _MOST_ADDRESS_BYTES:
-            address = f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
-        yield address
-    finally:
-        os.close(descriptor)
+            path.chmod(0o600)  # before anybody can connect, which needs listen()
+            inode = path.lstat().st_ino
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except OSError as error:
+            return f"no socket at {path}: {(error.strerror or str(error)).lower()}"
+        failed.pop_all()
+        return FolderListener(listener, path, inode, descriptor)
 
 
 def _is_answered(address: str) -> bool:

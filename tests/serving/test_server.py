@@ -260,21 +260,29 @@ def test_a_socket_that_answers_is_left_alone(settings: Settings, db: Path) -> No
         assert ask(first).status == 200
 
 
-def test_a_folder_too_deep_for_an_address_has_its_socket_all_the_same(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 120)
-    deep.mkdir()
+def test_folders_too_deep_for_an_address_have_their_sockets_all_the_same(tmp_path: Path) -> None:
+    deep = [tmp_path / (letter * 120) for letter in "de"]
+    made = []
+    for folder in deep:
+        folder.mkdir()
+        made.append(folder_listener(folder))
 
-    made = folder_listener(deep)
-
-    assert isinstance(made, FolderListener)
-    made.socket.listen()
-    with socket.socket(socket.AF_UNIX) as client:
-        folder = os.open(deep, os.O_RDONLY)
-        client.connect(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
-        os.close(folder)
-    made.remove()
-    made.socket.close()
-    assert list(deep.iterdir()) == []
+    addresses = set()
+    for folder, one in zip(deep, made, strict=True):
+        assert isinstance(one, FolderListener)
+        one.socket.listen()
+        addresses.add(one.socket.getsockname())
+        with socket.socket(socket.AF_UNIX) as client:
+            descriptor = os.open(folder, os.O_RDONLY)
+            client.connect(f"/proc/self/fd/{descriptor}/{SOCKET_NAME}")
+            os.close(descriptor)
+        assert "another server" in str(folder_listener(folder))
+    assert len(addresses) == 2  # a request is told by the address it came to
+    for folder, one in zip(deep, made, strict=True):
+        assert isinstance(one, FolderListener)
+        one.remove()
+        one.socket.close()
+        assert list(folder.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_to_is_served_without_a_socket(tmp_path: Path) -> None:

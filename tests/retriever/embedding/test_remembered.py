@@ -56,6 +56,7 @@ def test_what_differs_in_anything_is_computed_anew(model: CountingEmbedder) -> N
         Item(["cat", "dog"]),
         Item(["dog", "cat"]),
         Item(["ca", "t dog"]),
+        Item("cat text dog"),  # whatever stands between two parts
         Item(Image(pixels)),
         Item(Image(pixels.reshape(2, 8, 3))),
         Item(Image(pixels[::-1])),
