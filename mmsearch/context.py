@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # generator's own tokenizer is not known here.
 BYTES_PER_TOKEN = 4
 LEAST_TOKENS = 32  # of a text that is cut: less says nothing
+LEAST_SHARE = 4  # a page in less than a quarter of its pixels cannot be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +88,11 @@ def parts_of(
     """
     parts: list[ContextPart] = []
     tokens, pixels = budget.max_tokens, budget.max_pixels
+    least = max(1, min(budget.image_pixels, budget.max_pixels) // LEAST_SHARE)
     for hit in hits:
         text = _cut(hit.text or hit.about, tokens)
         room = min(budget.image_pixels, pixels)
-        image = picture(hit, room) if hit.kind is not Kind.TEXT and room >= _LEAST_PIXELS else b""
+        image = picture(hit, room) if hit.kind is not Kind.TEXT and room >= least else b""
         if not text and not image:
             continue
         size = _size(image)
@@ -115,7 +117,6 @@ def cited(hit: "Hit | StoredSegment") -> str:
     return f"{name} {hit.locator}".rstrip()
 
 
-_LEAST_PIXELS = 64 * 64  # a smaller picture shows nothing
 _LONGEST_WORD = 40  # characters; some scripts put no blanks between theirs
 
 

@@ -205,7 +205,31 @@ def test_pictures_are_given_while_there_are_pixels_for_them() -> None:
     parts = parts_of([hit(n, "words") for n in (1, 2, 3, 4)], picture, budget)
 
     assert told(parts) == [("words", 10_000), ("words", 10_000), ("words", 4_900), ("words", 0)]
-    assert asked == [12_000, 12_000, 5_000], "100 pixels show nothing"
+    assert asked == [12_000, 12_000, 5_000], "what is left shows nothing"
+
+
+def test_what_is_left_for_a_last_picture_is_no_use_below_a_quarter() -> None:
+    def filling(hit: Hit, room: int) -> bytes:
+        return webp(math.isqrt(room))
+
+    budget = Budget(max_pixels=22_400, image_pixels=10_000)
+    parts = parts_of([hit(n, "words") for n in (1, 2, 3)], filling, budget)
+
+    assert [part.pixels for part in parts] == [10_000, 10_000, 0]
+
+
+def test_a_small_budget_still_has_room_for_one_picture() -> None:
+    parts = parts_of([hit(1, "words")], lambda *_: webp(50), Budget(max_pixels=2_500))
+
+    assert [part.pixels for part in parts] == [2_500]
+
+
+def test_without_pixels_no_picture_is_made() -> None:
+    def never(hit: Hit, room: int) -> bytes:
+        raise AssertionError("a picture was made")
+
+    for budget in (Budget(max_pixels=0), Budget(image_pixels=0)):
+        assert [part.image for part in parts_of([hit(1, "words")], never, budget)] == [b""]
 
 
 @pytest.mark.parametrize("text", ["", "Cat. "], ids=["no words", "words"])
