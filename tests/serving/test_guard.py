@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -149,10 +150,12 @@ def test_all_keys_are_compared_however_early_one_fits(
 
     compared = []
     compare = hmac.compare_digest
-    monkeypatch.setattr(
-        "mmsearch.serving.guard.hmac.compare_digest",
-        lambda a, b: compared.append(1) or compare(a, b),
-    )
+
+    def comparing(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return compare(one, other)
+
+    monkeypatch.setattr("mmsearch.serving.guard.hmac.compare_digest", comparing)
 
     for key in (KEY, OTHER_KEY, "no key at all"):
         compared.clear()
@@ -284,7 +287,7 @@ async def status_of(
     *,
     pause_s: float = 0.0,
     is_whole: bool = True,
-    **headers: str,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Send a guard a body in pieces, each after a pause, and return the status it answers."""
     left, told = list(pieces), list[Any]()
@@ -304,7 +307,7 @@ async def status_of(
         "type": "http",
         "method": "POST",
         "path": "/v1/search",
-        "headers": [(a.lower().encode(), b.encode()) for a, b in (given | headers).items()],
+        "headers": [(a.lower().encode(), b.encode()) for a, b in {**given, **headers}.items()],
         "server": ("127.0.0.1", 7700),
     }
     await guard(scope, receive, send)
@@ -334,10 +337,32 @@ def test_a_body_that_stops_or_drips_is_given_up(kind: str, num_pieces: int, paus
         guard(app, body_timeout_s=0.05),
         [b" "] * num_pieces,
         pause_s=pause_s,
-        **{"Content-Type": kind},
+        headers={"Content-Type": kind},
     )
 
     assert asyncio.run(slow) == 408
+
+
+def test_what_is_refused_is_not_waited_for_to_its_end() -> None:
+    """Whoever goes on sending after the answer is cut off, however little it sends."""
+    told: list[Any] = []
+
+    async def check() -> None:
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(0.001)
+            return {"type": "http.request", "body": b" " * 2**20, "more_body": True}
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-length", b"9" * 12)]
+        scope = {"type": "http", "method": "POST", "path": "/v1/search", "headers": headers}
+        await guard()(scope, receive, send)
+
+    asyncio.run(check())
+
+    assert told[0]["status"] == 413
+    assert (b"connection", b"close") in told[0]["headers"]
 
 
 def test_a_body_that_breaks_off_is_no_body() -> None:
@@ -346,7 +371,7 @@ def test_a_body_that_breaks_off_is_no_body() -> None:
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "", " 7", "9" * 30])
 def test_a_length_that_is_no_length_is_refused(length: str) -> None:
-    status = asyncio.run(status_of(guard(), [b"{}"], **{"Content-Length": length}))
+    status = asyncio.run(status_of(guard(), [b"{}"], headers={"Content-Length": length}))
 
     assert status in (400, 413)
 

@@ -1,10 +1,11 @@
 """Looking at an index: what it knows is given out, and nothing else of this machine is."""
 
+import asyncio
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from PIL import Image
@@ -14,9 +15,10 @@ pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 from starlette.testclient import TestClient
 from toy_server import SCRIPT, make_files, make_index, png, server
 
+from mmsearch.serving import originals
 from mmsearch.serving.library import document_id
 from mmsearch.serving.originals import disposition, media_type
-from mmsearch.values import Kind
+from mmsearch.values import Document, Kind, Status
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +244,63 @@ def test_a_picture_of_what_was_put_in_its_place_is_not_drawn(tmp_path: Path) -> 
         shown.symlink_to(secret)
 
         assert client.get(address).status_code == 404
+
+
+def megabyte(path: Path) -> tuple[BinaryIO, Document]:
+    """Return an open file of a megabyte, and the document that it is."""
+    path.write_bytes(b"x" * 2**20)
+    document = Document(
+        path=str(path),
+        kind=Kind.TEXT,
+        content_hash="1",
+        size=2**20,
+        mtime_ns=0,
+        status=Status.DONE,
+        commit_id="1",
+    )
+    return path.open("rb"), document
+
+
+def test_a_client_that_takes_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(originals, "_PATIENCE_S", 0.02)
+    file, document = megabyte(tmp_path / "notes.txt")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    with pytest.raises(TimeoutError):
+        asyncio.run(originals.Original(file, document)(scope, receive, send))
+
+    assert len(sent) == 2, "the head, and the first piece"
+    assert file.closed
+
+
+def test_a_client_that_leaves_is_sent_no_more(tmp_path: Path) -> None:
+    file, document = megabyte(tmp_path / "notes.txt")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    asyncio.run(originals.Original(file, document)(scope, receive, send))
+
+    assert len(sent) <= 2
+    assert file.closed
 
 
 # ---------------------------------------------------------------- names and types

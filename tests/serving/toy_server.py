@@ -40,7 +40,8 @@ def make_index(folder: Path, db: Path) -> Path:
 @contextlib.contextmanager
 def server(db: Path, **settings: Any) -> Iterator[TestClient]:
     """Serve an index within this process."""
-    made = Settings(**{"dbs": (db,), "model": WordEmbedder()} | settings)
+    given: dict[str, Any] = {"dbs": (db,), "model": WordEmbedder()}
+    made = Settings(**(given | settings))
     with TestClient(make_app(made), base_url=HERE) as client:
         yield client
 
