@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmsearch.errors import (
     Abandoned,
@@ -63,7 +64,7 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(MMSearchError, _ours)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_middleware(Unforeseen)
 
 
 def error_response(
@@ -153,3 +154,26 @@ async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
         kind="InternalError",
         hint="look into the server's log",
     )
+
+
+class Unforeseen:
+    """Answers what no handler knows; inside all other layers, which add their headers to it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if has_begun or scope["type"] != "http" or isinstance(error, HTTPException):
+                raise  # too late to say so, or the guard's, which knows what to say
+            response = await _unforeseen(Request(scope), error)
+            await response(scope, receive, send)

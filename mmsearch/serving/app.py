@@ -115,7 +115,9 @@ class _Counted:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.requests.labels(method, route, status).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._metrics.seconds.labels(route).observe(seconds)
+            log.info("%s %s %d %.1f ms", method, route, status, seconds * 1000)
             if status == 429:
                 self._metrics.refused.inc()
             elif status == 499:

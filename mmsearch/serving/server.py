@@ -33,7 +33,7 @@ log = logging.getLogger("mmsearch.serving")
 
 _LIBRARIES = ("fastapi", "uvicorn", "multipart", "prometheus_client")
 _BACKLOG = 512
-_MOST_CONNECTIONS = 1024
+_MOST_CONNECTIONS = 512  # a process may have 1,024 files open, by default, and ours are some
 _MOST_HEAD_BYTES = 32 * 1024
 _KEEP_ALIVE_S = 30
 

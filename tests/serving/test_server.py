@@ -303,6 +303,18 @@ def test_each_index_is_meant_in_its_own_socket(tmp_path: Path) -> None:
     assert told == ["papers", "films"]
 
 
+def test_indexes_of_one_space_share_a_model_and_what_it_remembers(tmp_path: Path) -> None:
+    dbs = tuple(tmp_path / name / "notes" for name in ("a", "b"))
+    for db in dbs:
+        Engine.open(db, create=True, model=WordEmbedder()).close()
+    with running(Settings(dbs=dbs, port=0, model=WordEmbedder())) as url:
+        for name in ("notes", "notes-2"):  # folders of one name are told apart
+            body = {"input": "cat", "model": name}
+            assert ask(url, "POST", "/v1/embeddings", body).status == 200
+
+        assert metric(url, "mmsearch_cache_hits_total") == 1
+
+
 # ---------------------------------------------------------------- crowds
 
 
@@ -391,6 +403,23 @@ def test_a_head_without_end_is_refused(settings: Settings) -> None:
                 said += more
             assert said.startswith(b"HTTP/1.1 400")
         assert ask(url).status == 200
+
+
+def test_what_nobody_foresaw_is_answered_without_its_words(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(WordEmbedder):
+        def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
+            raise RuntimeError("a secret of this machine")
+
+    with running(replace(settings, model=Broken())) as url:
+        answer = embed(url, "cat")
+
+    assert answer.status == 500
+    assert answer.json["error"]["code"] == "InternalError"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"  # as on every answer
+    assert b"secret" not in answer.raw
+    assert "a secret of this machine" in caplog.text
 
 
 # ---------------------------------------------------------------- the end
