@@ -23,7 +23,7 @@ from conftest import WordEmbedder
 
 from mmsearch import __version__
 from mmsearch.engine import Engine
-from mmsearch.errors import BadSetting, SpaceMismatch
+from mmsearch.errors import BadSetting, MissingExtra, SpaceMismatch
 from mmsearch.serving.settings import Limits, Settings, read_api_keys
 from mmsearch.serving.sockets import SOCKET_NAME, FolderListener, folder_listener
 from mmsearch.values import Item, Role
@@ -512,6 +512,17 @@ def test_the_examples_in_the_help_run(
         stopping.join()
         assert not ended.value.code
         assert "listening at http://127.0.0.1:" in capsys.readouterr().err
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+
+    with pytest.raises(MissingExtra, match="this needs uvicorn") as missing:
+        serve(settings)
+
+    assert missing.value.hint == "pip install 'mmsearch[serve]'"
 
 
 # ---------------------------------------------------------------- keys
