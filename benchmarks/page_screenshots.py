@@ -81,7 +81,9 @@ def _open_film(page: Page) -> None:
 def _add_picture(page: Page) -> None:
     with page.expect_response("**/v1/search"):
         page.set_input_files("#file", ASKED_PICTURE)
-    page.wait_for_selector(".card")
+    with page.expect_response("**/v1/search"):  # the first has to start what reads pictures
+        page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_selector("body:not([aria-busy]) .card")
 
 
 def _open_filters(page: Page) -> None:

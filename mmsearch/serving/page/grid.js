@@ -10,7 +10,8 @@ export const SIGNALS = [
   ["words", "words", "your words, found in it"],
 ];
 
-// Below it a hit is only the best of what there is: its picture is drawn fainter.
+// Beside a hit that is surely one, those that hardly are have their picture drawn fainter.
+const SURELY = 0.1;
 const HARDLY = 0.03;
 
 /** Return a bar as long as the score, cut into its parts. */
@@ -36,7 +37,7 @@ function faceOf(hit, stems, index) {
   return picture;
 }
 
-function card(hit, { stems, index, onOpen, onLike, hrefOf }) {
+function card(hit, isFaint, { stems, index, onOpen, onLike, hrefOf }) {
   const { folder, name } = splitPath(hit.path);
   const place = placeOf(hit);
   const link = make(
@@ -60,12 +61,13 @@ function card(hit, { stems, index, onOpen, onLike, hrefOf }) {
   );
   const like = make("button", { type: "button", class: "like tool", title: "More like this (m)", onclick: () => onLike(hit) },
     icon("like"), make("span", { class: "unseen" }, `More like ${name}${place ? `, ${place}` : ""}`));
-  return make("li", { class: hit.score < HARDLY ? "hardly" : null }, link, like);
+  return make("li", { class: isFaint ? "hardly" : null }, link, like);
 }
 
 /** Fill a list with the cards of hits. */
 export function showHits(list, hits, options) {
-  list.replaceChildren(...hits.map((hit) => card(hit, options)));
+  const isSure = hits.length && hits[0].score >= SURELY;
+  list.replaceChildren(...hits.map((hit) => card(hit, isSure && hit.score < HARDLY, options)));
 }
 
 /** Let the arrow keys go from card to card, up and down by where they are on the screen. */
