@@ -273,13 +273,15 @@ def _query(body: SearchBody, files: _Files, uploads: Uploads) -> Query:
         name, _, number = name.partition("#")
         page = int(number) if number.isascii() and number.isdecimal() and len(number) < 9 else 1
         media.append(uploads.from_file(file.file, _FORM_FILES[name], name=name, page=page))
+    # It is one text by now, so it keeps to the limit of one.
+    text = uploads.text("\n".join(texts), name="query")
     films = [one for one in media if one.kind is Kind.VIDEO]
     pages = [one for one in media if one.kind is Kind.PDF]
     for several in (films[1:], pages[1:]):
         for one in several:
             raise BadUpload(one.name, "a query has one film and one page at most")
     return Query(
-        text="\n".join(texts),
+        text=text,
         images=tuple(one.path for one in media if one.kind is Kind.IMAGE),
         video=films[0].path if films else None,
         page=f"{pages[0].path}#{pages[0].page}" if pages else None,

@@ -221,6 +221,7 @@ def test_the_kinds_are_those_there_are() -> None:
         ({"images": [data_uri(png())] * 17}, 413),
         ({"query": "x" * 200_001}, 413),
         ({"query": ["x"] * 65}, 413),
+        ({"query": ["x" * 100_000] * 3}, 413),
     ],
 )
 def test_what_cannot_be_asked_is_refused(
