@@ -97,7 +97,8 @@ class Served:
         shared = SharedEmbedder(
             embedder,
             self.settings.latency_ms / 1000,
-            limits.queue,
+            # `answer` lets no more in than may wait here, and a job must never be refused.
+            limits.queue + limits.threads,
             on_batch=self.metrics.count_batch,
         )
         remembering = RememberingEmbedder(shared, limits.cache_bytes // len(self.settings.dbs))
@@ -142,6 +143,10 @@ class Served:
             self.failure = error
             raise
 
+    def wait_s(self) -> float:
+        """Return in how many seconds it is worth asking again, at least 1."""
+        return max([_BUSY_RETRY_S, *(one.wait_s() for one in self._shared)])
+
     def close(self) -> None:
         """End threads and worker processes."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -178,7 +183,7 @@ async def answer(request: Request, work: Callable[[], Answer]) -> Answer:
     """
     state = served(request)
     if state.num_running >= state.settings.limits.queue:
-        raise Busy(_BUSY_RETRY_S)
+        raise Busy(state.wait_s())
     gone = Cancellation()
     state.num_running += 1
     working = asyncio.ensure_future(state.run(work, gone))

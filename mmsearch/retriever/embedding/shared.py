@@ -87,6 +87,11 @@ class SharedEmbedder:
         """Calls that are not wholly begun."""
         return len(self._waiting)
 
+    def wait_s(self) -> float:
+        """Return in how many seconds what waits now will be done, about; 1 before it is known."""
+        tokens = sum(call.tokens_left for call in list(self._waiting))
+        return tokens / self._tokens_per_s if self._tokens_per_s else 1.0
+
     def num_tokens(self, item: Item) -> int:
         return self._embedder.num_tokens(item)
 
@@ -100,7 +105,7 @@ class SharedEmbedder:
             if self._is_closed:
                 raise Abandoned
             if len(self._waiting) >= self._most_waiting:
-                raise Busy(self._wait_s(), what="the model")
+                raise Busy(self.wait_s(), what="the model")
             self._waiting.append(call)
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -132,11 +137,6 @@ class SharedEmbedder:
             if call in self._waiting:
                 self._waiting.remove(call)
         call.fail(Abandoned())
-
-    def _wait_s(self) -> float:
-        """Return in how many seconds what waits now will be done, about."""
-        tokens = sum(sum(call.sizes[call.begun :]) for call in self._waiting)
-        return tokens / self._tokens_per_s if self._tokens_per_s else 1.0
 
     # ------------------------------------------------------------ in the thread that computes
 
