@@ -6,14 +6,19 @@ test does, the browser may ask no other host and may find nothing to complain of
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import WordEmbedder
 
 from mmsearch.engine import Engine
+from mmsearch.values import Item, Role
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 pytest.importorskip("playwright", reason="needs playwright, of the extra 'dev'")
@@ -43,6 +48,20 @@ HOSTILE_NAME = "<img src=x onerror=window.hacked=1>.pdf"
 HOSTILE_TEXT = "museum <script>window.hacked=2</script> <b>bold</b> &amp; museum"
 PATIENCE_MS = 20_000  # of a machine that does much else
 MakePage = Callable[..., Page]
+
+
+class GatedEmbedder(WordEmbedder):
+    """Embeds documents only while its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
+        if role is Role.DOCUMENT:
+            assert self.gate.wait(PATIENCE_MS / 1000)
+        return super().embed(items, role=role)
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +96,13 @@ def db(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(db: Path, later: Path) -> Iterator[str]:
-    with running(Settings(dbs=(db,), port=0, model=WordEmbedder(), roots=(later,))) as url:
+def gated() -> GatedEmbedder:
+    return GatedEmbedder()
+
+
+@pytest.fixture(scope="module")
+def server(db: Path, later: Path, gated: GatedEmbedder) -> Iterator[str]:
+    with running(Settings(dbs=(db,), port=0, model=gated, roots=(later,))) as url:
         yield url
 
 
@@ -487,6 +511,26 @@ def test_a_folder_is_indexed_while_one_looks_on_and_can_be_found_then(
     page.keyboard.press("Escape")
     ask(page, "cat")
     expect(page.locator(".card .file").first).to_have_text("cats.txt")
+
+
+def test_indexing_can_be_stopped(make_page: MakePage, later: Path, gated: GatedEmbedder) -> None:
+    (later / "many").mkdir()
+    for number in range(3):
+        (later / "many" / f"{number}.txt").write_text(f"zebra {number}")
+    page = make_page()
+    page.get_by_role("button", name="What is in the index").click()
+    page.fill("#add-path", str(later / "many"))
+
+    gated.gate.clear()
+    try:
+        page.get_by_role("button", name="Index", exact=True).click()
+        with page.expect_response(re.compile("/v1/jobs/")):
+            page.get_by_role("button", name="Stop").click()
+    finally:
+        gated.gate.set()
+
+    expect(page.locator("#job-told")).to_contain_text("Stopped")
+    expect(page.locator("#job-stop")).to_be_hidden()
 
 
 def test_a_folder_beyond_the_servers_roots_is_refused_in_words(

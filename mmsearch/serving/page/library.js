@@ -1,7 +1,7 @@
 // What is in the index, and files put into it while one looks on.
 
 import { job, jobEvents, startIndexing, status, stopJob } from "./api.js";
-import { byId, count, make, size } from "./make.js";
+import { byId, clock, count, make, size } from "./make.js";
 
 const NOUNS = { pdf: ["PDF", "PDFs"], image: ["picture", "pictures"], video: ["film", "films"], text: ["text", "texts"] };
 
@@ -80,9 +80,9 @@ export class Library {
     bar.removeAttribute("value");
     const events = jobEvents(this.#job);
     const show = (state) => {
-      const { num_done: done, num_documents: all } = state.progress ?? {};
+      const { num_done: done, num_documents: all, eta_s: eta } = state.progress ?? {};
       if (all) [bar.max, bar.value] = [all, done];
-      if (all) told.textContent = `${done} of ${count(all, "file")}`;
+      if (all) told.textContent = `${done} of ${count(all, "file")}${eta ? `, about ${clock(eta)} left` : ""}`;
     };
     const finish = (state) => {
       events.close();
