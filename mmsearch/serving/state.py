@@ -255,7 +255,7 @@ def _backend(db: Path) -> Backend:
     The answers are the same; a server asks often enough to pay for the copy.
     """
     with Engine.open(db) as engine:
-        num_segments = sum(one.num_segments for one in engine.documents([Path("/")]))
+        num_segments = sum(one.num_segments for one in engine.documents())
     return Backend.EXACT if num_segments <= _MOST_IN_MEMORY else Backend.AUTO
 
 
