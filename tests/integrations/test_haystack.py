@@ -63,6 +63,18 @@ def test_a_document_has_score_place_and_picture(engine: Engine, docs: Path) -> N
     assert picture.meta["citation"] == "red.png"
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("kinds", ["pdf"]), ("path", "*.pdf"), ("where", "page = 1"), ("min_score", 0.3)],
+)
+def test_filters_hold_for_every_question(engine: Engine, option: str, value: object) -> None:
+    everything = MMSearchRetriever.of(engine).run(query="the pump")["documents"]
+    filtered = MMSearchRetriever.of(engine, **{option: value}).run(query="the pump")["documents"]
+
+    assert {one.meta["citation"] for one in everything} == {"report.pdf p.1", "red.png"}
+    assert [one.meta["citation"] for one in filtered] == ["report.pdf p.1"]
+
+
 def test_a_saved_retriever_is_what_it_was(tmp_path: Path) -> None:
     made = MMSearchRetriever(tmp_path / "db", top_k=3, kinds=["pdf"], where="page < 3")
 

@@ -1,9 +1,11 @@
 """A pipeline beside a running server: what it is told is what an open engine tells."""
 
+import base64
 import io
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -43,7 +45,8 @@ def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(docs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     db = tmp_path_factory.mktemp("library") / "pages"
-    with Engine.open(db, create=True, model=WordEmbedder()) as engine:
+    # as servers open a small one
+    with Engine.open(db, create=True, model=WordEmbedder(), backend="exact") as engine:
         engine.index([docs], ocr=False)
         engine.add_texts({"faq": "The cat is out."}, about={"faq": '{"author": "me"}'})
         yield engine
@@ -59,7 +62,11 @@ def server(engine: Engine) -> Iterator[Server]:
 
 
 def test_words_find_what_the_engine_finds(server: Server, engine: Engine) -> None:
-    for asked in ("the cat", Query("museum pump", kinds=["pdf"], where="page = 2", min_score=0.01)):
+    for asked in (
+        "the cat",
+        Query("museum pump", kinds=["pdf"], where="page = 2", min_score=0.01),
+        Query("museum pump", negative=["museum"], path="*.pdf"),
+    ):
         served, own = server.query(asked, k=3), engine.query(asked, k=3)
 
         assert [hit.as_dict() for hit in served] == [hit.as_dict() for hit in own]
@@ -135,32 +142,40 @@ def test_nobody_there_is_an_error_with_what_to_type() -> None:
         Server("file:///etc/passwd")
 
 
+@dataclass
+class Fixed:
+    """A server of one answer, and what it was sent: (key, body) of each request."""
+
+    url: str
+    sent: list[tuple[str, bytes]]
+
+
+Answering = Callable[[int, dict[str, str], bytes], Fixed]
+
+
 @pytest.fixture
-def answering() -> Iterator[Callable[[int, dict[str, str], bytes], tuple[str, list[str]]]]:
-    """Serve one fixed answer; returns the address, and the keys that arrive there."""
+def answering() -> Iterator[Answering]:
     servers: list[HTTPServer] = []
 
-    def start(status: int, headers: dict[str, str], body: bytes) -> tuple[str, list[str]]:
-        keys: list[str] = []
+    def start(status: int, headers: dict[str, str], body: bytes) -> Fixed:
+        sent: list[tuple[str, bytes]] = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                keys.append(self.headers.get("Authorization", ""))
+                given = self.rfile.read(int(self.headers["Content-Length"]))
+                sent.append((self.headers.get("Authorization", ""), given))
                 self.send_response(status)
                 for header in headers.items():
                     self.send_header(*header)
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST
-
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
         servers.append(HTTPServer(("127.0.0.1", 0), Handler))
         threading.Thread(target=servers[-1].serve_forever, args=[0.02], daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}", keys
+        return Fixed(f"http://127.0.0.1:{servers[-1].server_port}", sent)
 
     yield start
     for one in servers:
@@ -168,26 +183,41 @@ def answering() -> Iterator[Callable[[int, dict[str, str], bytes], tuple[str, li
         one.server_close()
 
 
-def test_a_key_does_not_follow_a_redirect(
-    answering: Callable[[int, dict[str, str], bytes], tuple[str, list[str]]],
-) -> None:
-    elsewhere, stolen = answering(200, {}, json.dumps({"hits": []}).encode())
-    url, keys = answering(302, {"Location": f"{elsewhere}/v1/search"}, b"")
+def test_a_key_does_not_follow_a_redirect(answering: Answering) -> None:
+    elsewhere = answering(200, {}, json.dumps({"hits": []}).encode())
+    asked = answering(307, {"Location": f"{elsewhere.url}/v1/search"}, b"")
 
     with pytest.raises(ServerError) as refused:
-        Server(url, api_key=KEY).query("cat")
+        Server(asked.url, api_key=KEY).query("cat")
 
-    assert refused.value.status == 302
-    assert (keys, stolen) == ([f"Bearer {KEY}"], [])
+    assert refused.value.status == 307
+    assert [key for key, _ in asked.sent] == [f"Bearer {KEY}"]
+    assert elsewhere.sent == []
 
 
-def test_what_is_no_server_of_ours_is_said_so(
-    answering: Callable[[int, dict[str, str], bytes], tuple[str, list[str]]],
-) -> None:
-    url, _ = answering(200, {}, b"<html>")
+def test_what_is_no_server_of_ours_is_said_so(answering: Answering) -> None:
+    asked = answering(200, {}, b"<html>")
 
     with pytest.raises(ServerError, match="no JSON"):
-        Server(url).query("cat")
+        Server(asked.url).query("cat")
+
+
+@pytest.mark.parametrize("role", Role)
+def test_the_role_is_told(answering: Answering, role: Role) -> None:
+    vector = base64.b64encode(np.array([1, 0], "<f4").tobytes()).decode()
+    asked = answering(200, {}, json.dumps({"data": [{"embedding": vector}]}).encode())
+
+    rows = Server(asked.url, index="notes").embed_texts(["cat"], role)
+
+    assert rows.tolist() == [[1, 0]]
+    assert [json.loads(body) for _, body in asked.sent] == [
+        {
+            "input": ["cat"],
+            "encoding_format": "base64",
+            "input_type": str(role),
+            "model": "notes",
+        }
+    ]
 
 
 # ---------------------------------------------------------------- inside the frameworks
