@@ -93,7 +93,9 @@ class Guard:
             return
         headers, path = Headers(scope=scope), scope["path"]
         hosts = headers.getlist("host")
-        if self._settings.is_loopback and not (
+        # With a key a stranger's page has nothing to gain, and a proxy may pass on its own name.
+        is_open = self._settings.is_loopback and not self._keys
+        if is_open and not (
             len(hosts) == 1
             and (host := _HOST.fullmatch(hosts[0]))
             and host.group(1).lower() in self._hosts

@@ -138,6 +138,17 @@ def test_any_key_opens_the_door(locked: TestClient, headers: dict[str, str]) -> 
     assert locked.get("/v1/status", headers=headers).status_code == 200
 
 
+def test_behind_a_proxy_with_a_key_it_answers_to_the_name_of_the_proxy(locked: TestClient) -> None:
+    """A rebound name is of no use there: whoever comes by it has no key and no cookie."""
+    name = {"Host": "search.example", "Origin": "https://search.example"}
+
+    assert locked.post("/v1/search", json=QUESTION, headers=name).status_code == 401
+    key = name | {"X-API-Key": KEY}
+    assert locked.post("/v1/search", json=QUESTION, headers=key).status_code == 200
+    other = key | {"Origin": "https://evil.example"}
+    assert locked.post("/v1/search", json=QUESTION, headers=other).status_code == 403
+
+
 def test_whether_it_lives_is_told_to_anybody(locked: TestClient) -> None:
     assert locked.get("/healthz").status_code == 200
     assert locked.get("/").status_code == 200
