@@ -1,12 +1,17 @@
 """Addresses that a request names: only the public internet is asked, and never twice resolved."""
 
+import contextlib
 import http.server
 import ipaddress
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -161,7 +166,7 @@ def test_the_address_that_was_checked_is_the_one_connected(
 class Origin(http.server.BaseHTTPRequestHandler):
     """A server of the outside, of whom nothing good is to be expected."""
 
-    asked: list[dict[str, str]]
+    asked: ClassVar[list[dict[str, str]]] = []
 
     def do_GET(self) -> None:
         self.asked.append(dict(self.headers))
@@ -208,18 +213,30 @@ class Origin(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture(scope="module")
-def origin() -> Iterator[int]:
-    """The port of such a server."""
-    Origin.asked = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
+@contextlib.contextmanager
+def served_by(
+    handler: type[http.server.BaseHTTPRequestHandler], context: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """Serve on loopback; yields the port."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who left early
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[int]:
+    """The port of such a server."""
+    with served_by(Origin) as port:
+        yield port
 
 
 def get(origin: int, path: str, **limits: Any) -> bytes:
@@ -270,3 +287,59 @@ def test_a_resolver_that_hangs_does_not_keep_us(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(BadUpload, match="cannot be found"):
         fetch("http://example.org/", timeout_s=0.05)
     release.set()
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a key and a certificate of ``localhost``, by an authority nobody knows."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    made = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"]
+    made += ["ec_paramgen_curve:prime256v1", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(path)]
+    made += ["-out", str(path.with_name("public.pem"))]
+    subprocess.run(made, check=True, capture_output=True)
+    path.write_text(path.read_text() + path.with_name("public.pem").read_text())
+    return path
+
+
+@pytest.fixture(scope="module")
+def tls_origin(certificate: Path) -> Iterator[int]:
+    """The port of a server that speaks TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with served_by(Origin, context) as port:
+        yield port
+
+
+@pytest.mark.parametrize(
+    ("host", "is_known", "is_good"),
+    [("localhost", True, True), ("127.0.0.1", True, False), ("localhost", False, False)],
+)
+def test_a_certificate_has_to_be_of_that_very_host(
+    tls_origin: int,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    is_known: bool,
+    is_good: bool,
+) -> None:
+    """The connection goes to a checked address; the name in the certificate is the one asked."""
+    if is_known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("public.pem")))
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to(["127.0.0.1"]))
+
+    def get() -> bytes:
+        url = f"https://{host}:{tls_origin}/picture"
+        ports = frozenset({tls_origin})
+        return fetch(url, ports=ports, is_allowed=lambda address: address == LOOPBACK)
+
+    if is_good:
+        assert get() == b"PNG!"
+    else:
+        with pytest.raises(BadUpload, match="did not answer"):
+            get()
