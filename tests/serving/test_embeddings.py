@@ -170,7 +170,7 @@ def test_tokens_of_the_model_are_the_text_they_are(default: TestClient) -> None:
     tokens = [1037, 2417, 3902]  # a red bus
 
     vectors = vectors_of(embed(default, [tokens, "a red bus"]))
-    [alone] = vectors_of(embed(default, tokens))
+    [alone] = vectors_of(embed(default, [101, *tokens, 102]))  # [CLS] and [SEP] are no words
 
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
     np.testing.assert_allclose(alone, vectors[1], atol=1e-6)
@@ -181,6 +181,9 @@ def test_tokens_of_another_model_are_refused(default: TestClient) -> None:
 
     assert error["message"] == "input[0]: 100257 is none of the 30522 tokens of this model"
     assert "check_embedding_ctx_length=False" in error["hint"]
+    # such as OpenAI's vocabulary gives to short words: all of them are in this one too
+    error = refused(default, {"input": [[1820, 3430, 315, 264, 14155]]})
+    assert error["message"] == "input[0]: these are not tokens as this model cuts a text"
 
 
 def test_a_model_without_tokens_says_so(client: TestClient) -> None:

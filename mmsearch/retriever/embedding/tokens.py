@@ -21,6 +21,8 @@ class ModelTokens:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._size = tokenizer.get_vocab_size(with_added_tokens=True)
+        added = tokenizer.get_added_tokens_decoder()
+        self._special = frozenset(token for token, one in added.items() if one.special)
 
     def count(self, texts: Sequence[str]) -> int:
         """Return how many tokens the texts are together, without what a prompt adds."""
@@ -30,12 +32,18 @@ class ModelTokens:
     def text_of(self, tokens: Sequence[int]) -> str:
         """Return the text that these tokens are, special ones left out.
 
-        Raises BadInput for a number that is none of the model's tokens.
+        Raises BadInput for a number that is none of the model's tokens, and for tokens that
+        are not as this model would cut their text: numbers of another model's vocabulary mean
+        other words here, and nobody would see it from the vectors.
         """
         for token in tokens:
             if not 0 <= token < self._size:
                 raise BadInput(f"{token} is none of the {self._size} tokens of this model")
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        plain = [token for token in tokens if token not in self._special]
+        text = self._tokenizer.decode(plain, skip_special_tokens=True)
+        if self._tokenizer.encode(text, add_special_tokens=False).ids != plain:
+            raise BadInput("these are not tokens as this model cuts a text")
+        return text
 
 
 def model_tokens(name_or_path: str | Path) -> ModelTokens:
