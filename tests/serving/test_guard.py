@@ -66,6 +66,12 @@ def test_a_name_that_was_made_to_lead_here_is_refused(client: TestClient, host: 
     assert answer.json()["error"]["type"] == "WrongHost"
 
 
+def test_of_two_names_none_is_ours(client: TestClient) -> None:
+    names = [("Host", "127.0.0.1"), ("Host", "evil.example")]
+
+    assert client.get("/v1/status", headers=names).status_code == 421
+
+
 @pytest.mark.parametrize(
     "headers",
     [
