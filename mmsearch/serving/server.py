@@ -10,7 +10,6 @@ for ``limits.drain_s`` seconds, and ends.
 import contextlib
 import importlib.util
 import logging
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -167,21 +166,6 @@ def _server(
     class Server(uvicorn.Server):
         """Ends with 0 when told to, tells streams first, and stops where a model fails."""
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            # uvicorn raises the signal again at the end: a drained server would have failed
-            if threading.current_thread() is not threading.main_thread():
-                yield
-                return
-            before = {
-                one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)
-            }
-            try:
-                yield
-            finally:
-                for one, handler in before.items():
-                    signal.signal(one, handler)
-
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             on_listening()
@@ -195,6 +179,7 @@ def _server(
             await super().shutdown(sockets)
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # Not kept for uvicorn to raise again at the end: a drained server has not failed.
             # A second one does not wait: whoever asks twice means it.
             self.force_exit = self.should_exit
             self.should_exit = True
