@@ -265,6 +265,25 @@ def test_what_is_typed_while_the_page_still_asks_the_server_is_not_lost(
     assert page.input_value("#words") == "pump chart"
 
 
+def test_back_brings_the_picture_that_was_asked_with(make_page: MakePage, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.png"
+    Image.new("RGB", (64, 64), made_files.BLUE).save(asked)
+    page = make_page()
+    page.set_input_files("#file", asked)
+    expect(page.locator(".card .file").first).to_have_text("blue.png")
+
+    page.locator(".card").first.press("m")
+    expect(page.locator("#told")).to_contain_text("like blue.png")
+    expect(page.locator("#media li")).to_have_count(0)
+    page.go_back()
+
+    expect(page.locator("#media img")).to_have_attribute("alt", "asked.png")
+    expect(page.locator(".card .file").first).to_have_text("blue.png")
+    page.go_back()
+    expect(page.locator("#welcome")).to_be_visible()
+    expect(page.locator("#media li")).to_have_count(0)
+
+
 @pytest.mark.parametrize("way", ["drop", "paste"])
 def test_a_picture_can_be_dropped_or_pasted_anywhere(make_page: MakePage, way: str) -> None:
     page = make_page()

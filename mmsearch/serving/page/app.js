@@ -2,8 +2,8 @@
 //
 //   form, picture, address -> question -> api.search | api.similar -> grid -> viewer
 //
-// The address holds the whole question but its pictures, which are nowhere but in this tab:
-// back, forward and a link sent to somebody else all show the same hits.
+// The address holds the whole question but its pictures, which are nowhere but in this tab: a link
+// sent to somebody else shows the same hits, and back and forward bring the pictures too.
 
 import { enter, kindOf, search, segment, similar, status } from "./api.js";
 import { showHits, walkByArrows } from "./grid.js";
@@ -17,6 +17,7 @@ const MOST = 240;
 const words = byId("words");
 const results = byId("results");
 let media = []; // files in the question
+const asked = []; // the files of every question, for back and forward: history.state.media says which
 let likeHit = null; // the hit whose likes are shown
 let shown = { hits: [], stems: [] };
 let k = FIRST;
@@ -38,8 +39,8 @@ const indexName = () => (byId("which").hidden ? "" : byId("index").value);
 
 /** Return the address of a question: nothing in it that was not asked. */
 function addressOf({ like = likeHit?.id, hit = "" } = {}) {
-  const asked = question();
-  const fields = like ? { like, index: asked.index } : { ...asked, q: asked.words, words: "", media: "" };
+  const all = question();
+  const fields = like ? { like, index: all.index } : { ...all, q: all.words, words: "", media: "" };
   const params = new URLSearchParams();
   for (const [name, one] of Object.entries({ ...fields, hit })) {
     const told = one === true ? "1" : Array.isArray(one) ? one.join(",") : one ? String(one) : "";
@@ -65,10 +66,15 @@ function readAddress() {
 
 function countFilters() {
   byId("min-told").textContent = Number(byId("min").value).toFixed(2).replace(/\.?0+$/u, "");
-  const asked = question();
-  const num = [asked.negative, asked.path, asked.where, asked.min, asked.group, asked.collapse].filter(Boolean).length;
+  const { negative, path, where, min, group, collapse } = question();
+  const num = [negative, path, where, min, group, collapse].filter(Boolean).length;
   byId("num-filters").textContent = num;
   byId("num-filters").hidden = !num;
+}
+
+/** Go on to an address, and remember the files that go with it. */
+function goTo(address) {
+  history.pushState({ media: asked.push(media) - 1 }, "", address);
 }
 
 const isAsking = () => Boolean(words.value.trim() || media.length);
@@ -80,7 +86,7 @@ function askAnew() {
   likeHit = null;
   k = FIRST;
   viewer.close();
-  history.pushState(null, "", isAsking() || pressed().length ? addressOf({ like: "" }) : "./");
+  goTo(isAsking() || pressed().length ? addressOf({ like: "" }) : "./");
   return answer();
 }
 
@@ -88,7 +94,9 @@ function askForLikes(hit) {
   likeHit = hit;
   k = FIRST;
   viewer.close();
-  history.pushState(null, "", addressOf({ like: hit.id }));
+  words.value = "";
+  media = [];
+  goTo(addressOf({ like: hit.id }));
   return answer();
 }
 
@@ -112,7 +120,7 @@ async function answer() {
   try {
     const told = likeHit ? await similar(likeHit.id, k, indexName(), mine.signal) : await search(question(), k, mine.signal);
     const took = Math.round(told.took_ms ?? performance.now() - began);
-    show(told.hits, `${told.hits.length ? count(told.hits.length, "hit") : "Nothing found"} in ${took} ms`);
+    show(told.hits, told.hits.length ? count(told.hits.length, "hit") : "Nothing found", ` in ${took} ms`);
   } catch (error) {
     if (error.name === "AbortError") return;
     show([], "");
@@ -125,7 +133,7 @@ async function answer() {
   }
 }
 
-function show(hits, told) {
+function show(hits, told, time = "") {
   const stems = stemsOf(likeHit ? "" : words.value);
   shown = { hits, stems };
   byId("told").replaceChildren(told);
@@ -133,7 +141,8 @@ function show(hits, told) {
     const { name } = splitPath(likeHit.path);
     byId("told").append(" like ", make("b", {}, [name, placeOf(likeHit)].filter(Boolean).join(", ")));
   }
-  byId("legend").hidden = !hits.length || Boolean(likeHit);
+  byId("told").append(time);
+  byId("legend").hidden = !hits.length;
   showHits(results, hits, { stems, index: indexName(), onOpen: openHit, onLike: askForLikes, hrefOf: (hit) => addressOf({ hit: hit.id }) });
   byId("more").hidden = hits.length < k || k >= MOST;
   if (told && !hits.length) complain({ message: "No page, picture or moment answers that.", hint: "Other words, or fewer filters, may." });
@@ -155,14 +164,14 @@ function complain(error) {
 const viewer = new Viewer({
   onLike: askForLikes,
   onMove(hit, last) {
-    if (hit) return history.replaceState(null, "", addressOf({ hit: hit.id }));
-    if (new URLSearchParams(location.search).has("hit")) history.replaceState(null, "", addressOf());
+    if (hit) return history.replaceState(history.state, "", addressOf({ hit: hit.id }));
+    if (new URLSearchParams(location.search).has("hit")) history.replaceState(history.state, "", addressOf());
     return [...results.querySelectorAll(".card")].find((card) => card.dataset.id === last?.id)?.focus();
   },
 });
 
 function openHit(hit) {
-  history.pushState(null, "", addressOf({ hit: hit.id }));
+  goTo(addressOf({ hit: hit.id }));
   viewer.open(hit, shown.hits, { stems: shown.stems, index: indexName() });
 }
 
@@ -341,7 +350,7 @@ function listen() {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return;
     event.preventDefault();
     media = [];
-    history.pushState(null, "", "./");
+    goTo("./");
     followAddress();
     words.focus();
   });
@@ -370,16 +379,19 @@ function listen() {
       byId("door-trouble").hidden = false;
     }
   });
-  addEventListener("popstate", () => followAddress());
+  addEventListener("popstate", () => {
+    media = asked[history.state?.media] ?? [];
+    followAddress();
+  });
 }
 
 async function start() {
-  const asked = readAddress(); // at once: what is typed meanwhile must not be lost
+  const meant = readAddress(); // at once: what is typed meanwhile must not be lost
   try {
     await showStatus(); // it names the indexes, one of which the address may mean
     const index = new URLSearchParams(location.search).get("index");
     if (index) byId("index").value = index;
-    await followAddress(asked);
+    await followAddress(meant);
   } catch (error) {
     complain(error);
   }
