@@ -23,7 +23,7 @@ from conftest import WordEmbedder
 
 from mmsearch import __version__
 from mmsearch.engine import Engine
-from mmsearch.errors import BadSetting, MissingExtra, SpaceMismatch
+from mmsearch.errors import BadSetting, MissingExtra, ModelNotFound, SpaceMismatch
 from mmsearch.serving.settings import Limits, Settings, read_api_keys
 from mmsearch.serving.sockets import SOCKET_NAME, FolderListener, folder_listener
 from mmsearch.values import Item, Role
@@ -179,11 +179,18 @@ def test_until_the_model_is_there_it_lives_and_is_not_ready(settings: Settings) 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_why(db: Path) -> None:
     with (
-        pytest.raises(SpaceMismatch, match="holds vectors of words"),
-        running(Settings(dbs=(db,), port=0, model=WordEmbedder("other"))),
+        pytest.raises(ModelNotFound, match="no model named 'words'"),
+        running(Settings(dbs=(db,), port=0)),
     ):
         pass
     assert not (db / SOCKET_NAME).exists()
+
+
+def test_another_model_than_the_indexs_is_refused_before_it_listens(settings: Settings) -> None:
+    where: list[Listening] = []
+    with pytest.raises(SpaceMismatch, match="holds vectors of words"):
+        serve(replace(settings, model=WordEmbedder("other")), on_listening=where.append)
+    assert where == []
 
 
 def test_counters_tell_routes_and_never_what_a_client_made_up(settings: Settings) -> None:
