@@ -369,6 +369,28 @@ def test_more_like_this_shows_what_is_alike_and_says_to_what(make_page: MakePage
     expect(page.locator("#told")).to_contain_text("like pumps.pdf, page")
 
 
+def test_of_several_indexes_the_one_that_was_chosen_is_asked_and_looked_at(
+    make_page: MakePage, db: Path, tmp_path: Path
+) -> None:
+    made_files.pdf(tmp_path / "museum.pdf", "museum chart")
+    with Engine.open(tmp_path / "other", create=True, model=WordEmbedder()) as engine:
+        engine.index([tmp_path / "museum.pdf"], ocr=False, num_workers=1)
+    with running(Settings(dbs=(db, tmp_path / "other"), port=0, model=WordEmbedder())) as both:
+        page = make_page("/?q=pump+chart", base=both)
+        expect(page.locator(".card .file").first).to_have_text("pumps.pdf")
+
+        page.select_option("#index", "other")
+
+        expect(page.locator(".card .file")).to_have_text(["museum.pdf"])
+        assert "index=other" in page.url
+        page.locator(".card").click()
+        until(page, "document.querySelector('#stage img').naturalWidth > 600")
+        page.reload()
+        expect(page.locator("#viewer-title")).to_have_text("museum.pdf")
+        until(page, "document.querySelector('#stage img').naturalWidth > 600")
+        page.goto("about:blank")
+
+
 # ---------------------------------------------------------------- looking
 
 
