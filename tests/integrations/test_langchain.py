@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import made_files
 import numpy as np
@@ -15,6 +15,10 @@ from PIL import Image
 
 from mmsearch import Engine, Item
 from mmsearch.errors import BadInput, UnreadableFile
+from mmsearch.values import Role
+
+if TYPE_CHECKING:
+    from mmsearch.values import Vectors
 
 pytest.importorskip("langchain_core", reason="needs mmsearch[langchain]")
 pytest.importorskip("langchain_tests", reason="needs langchain-tests")
@@ -137,6 +141,21 @@ def test_texts_and_pictures_lie_in_one_space(library: Engine, docs: Path) -> Non
     assert len(picture) == len(embeddings.embed_query("red"))
     assert embeddings.embed_documents([]) == []
     assert embeddings.embed_image([]) == []
+
+
+def test_a_model_is_told_which_is_a_question() -> None:
+    class Telling(WordEmbedder):
+        def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
+            asked.append(str(role))
+            return super().embed(items, role=role)
+
+    asked: list[str] = []
+    embeddings = MMSearchEmbeddings(Telling())
+
+    embeddings.embed_query("cat")
+    embeddings.embed_documents(["cat"])
+
+    assert asked == ["query", "document"]
 
 
 def test_a_model_by_itself_needs_no_index(docs: Path, library: Engine) -> None:

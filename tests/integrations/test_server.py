@@ -162,13 +162,15 @@ def answering() -> Iterator[Answering]:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                given = self.rfile.read(int(self.headers["Content-Length"]))
+                given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 sent.append((self.headers.get("Authorization", ""), given))
                 self.send_response(status)
                 for header in headers.items():
                     self.send_header(*header)
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_GET = do_POST
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -183,14 +185,15 @@ def answering() -> Iterator[Answering]:
         one.server_close()
 
 
-def test_a_key_does_not_follow_a_redirect(answering: Answering) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_key_does_not_follow_a_redirect(answering: Answering, status: int) -> None:
     elsewhere = answering(200, {}, json.dumps({"hits": []}).encode())
-    asked = answering(307, {"Location": f"{elsewhere.url}/v1/search"}, b"")
+    asked = answering(status, {"Location": f"{elsewhere.url}/v1/search"}, b"")
 
     with pytest.raises(ServerError) as refused:
         Server(asked.url, api_key=KEY).query("cat")
 
-    assert refused.value.status == 307
+    assert refused.value.status == status
     assert [key for key, _ in asked.sent] == [f"Bearer {KEY}"]
     assert elsewhere.sent == []
 
