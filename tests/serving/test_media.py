@@ -12,6 +12,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 
+from made_files import film
 from starlette.testclient import TestClient
 from toy_server import SCRIPT, make_files, make_index, png, server
 
@@ -228,6 +229,23 @@ def test_a_file_that_is_not_what_was_indexed_is_not_given_out(tmp_path: Path, tr
 
     assert answer.status_code == 404
     assert "pump" not in answer.text
+
+
+def test_an_older_film_of_the_same_size_is_another_one(tmp_path: Path) -> None:
+    """Of a film the index knows one time, the latest of it and its subtitles."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    shown, secret = folder / "blue.mp4", tmp_path / "secret.mp4"
+    film(shown, [(1.0, (20, 20, 200))])
+    secret.write_bytes(shown.read_bytes()[:-1] + b"!")
+    os.utime(secret, (1, 1))
+    with server(make_index(folder, tmp_path / "db")) as client:
+        assert file_of(client, shown).status_code == 200
+        address = segment_of(client, shown)["file"]
+        shown.unlink()
+        shown.symlink_to(secret)
+
+        assert client.get(address).status_code == 404
 
 
 def test_a_picture_of_what_was_put_in_its_place_is_not_drawn(tmp_path: Path) -> None:
