@@ -12,8 +12,8 @@ hostile: half bodies, huge heads, bombs of JSON, hundreds of connections that sa
 
 Each part has a server of its own. It is wrong where an answer is, where the server is gone or
 says that it failed, or where memory grew: the mean of the last fifth of the time over that of
-the second by more than 5 % and 24 MiB, from ten minutes or 500 uploads on (before, a server
-still warms up). Ends with 1 then. Everything is loopback, and bounded.
+the second by more than 5 % and 24 MiB, or open files by more than 150, from ten minutes or 500
+uploads on (before, a server still warms up). Ends with 1 then. Everything is loopback, and bounded.
 """
 
 import argparse
@@ -47,7 +47,7 @@ CORPUS = ROOT / "sample_corpus" / "files"
 PARTS = ("traffic", "uploads", "hostile")
 CLIENTS = 4
 PAUSE_S = 0.15  # a client's, between two requests: a soak and no siege
-GROWTH, SPARE_MIB = 1.05, 24.0
+GROWTH, SPARE_MIB, SPARE_DESCRIPTORS = 1.05, 24.0, 150
 SETTLED_MINUTES, SETTLED_UPLOADS = 10, 500
 ANSWER_S = 150.0
 _FIELD_OF = {"pdf": "page", "mp4": "video", "mkv": "video", "srt": "video"}
@@ -87,6 +87,12 @@ class Findings:
         early, late = _fifth(samples, 1), _fifth(samples, 4)
         if late > early * GROWTH and late > early + SPARE_MIB:
             self.complain(f"{name} grew from {early:.0f} to {late:.0f} MiB")
+
+    def check_descriptors(self) -> None:
+        """Complain where many more files are open in the last fifth than in the second."""
+        early, late = _fifth(self.descriptors, 1), _fifth(self.descriptors, 4)
+        if late > early + SPARE_DESCRIPTORS:
+            self.complain(f"files that are open grew from {early:.0f} to {late:.0f}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -168,6 +174,7 @@ def soak(db: Path, root: Path, *, minutes: float, seed: int) -> tuple[Findings, 
     if minutes >= SETTLED_MINUTES:
         findings.check_growth("the server", findings.server_mib)
         findings.check_growth("the server with its workers", findings.all_mib)
+        findings.check_descriptors()
     asked = {
         name: {
             "requests": len(seconds),

@@ -110,8 +110,8 @@ def _speed(speed: Mapping[str, Any]) -> list[str]:
     ]
     if loads[-1] > here["cores"]:
         lines += [
-            "**Other work shared the cores**: times are several times too long; ratios are "
-            "measured in turns and stand.",
+            "**Other work shared the cores**: times are several times too long, and their "
+            "differences mean little; ratios were measured in turns.",
             "",
         ]
     return lines + _table(("what", "measured", "promised", ""), rows)
