@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmsearch import __version__
-from mmsearch.serving.sockets import SOCKET_NAME
 from mmsearch.values import Hit, Kind, Locator, Query
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
 
+SOCKET_NAME = "serve.sock"  # in the folder of an index
 _GREETING_S = 1.0  # a server that is alive says so at once, however much it computes
 _ANSWER_S = 60.0  # beyond it a model of one's own is likely to be quicker
 _LONGEST_ADDRESS = 100  # bytes; 108 with the closing zero on Linux, 104 on macOS

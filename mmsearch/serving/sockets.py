@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsearch.errors import BadSetting
+from mmsearch.serving.client import SOCKET_NAME as SOCKET_NAME
 
-SOCKET_NAME = "serve.sock"
 _MOST_ADDRESS_BYTES = 107  # of sockaddr_un, less its final zero
 _PROBE_S = 1.0
 

@@ -26,9 +26,9 @@ pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 pytest.importorskip("multipart", reason="the extra 'serve' is not installed")
 
+from mmsearch.serving.client import SOCKET_NAME
 from mmsearch.serving.server import running
 from mmsearch.serving.settings import Settings
-from mmsearch.serving.sockets import SOCKET_NAME
 
 PEER_S = 10.0
 
