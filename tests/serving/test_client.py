@@ -103,7 +103,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     ids=str,
 )
 def test_the_server_finds_what_the_engine_finds(made: Path, served: Path, asked: Query) -> None:
-    with Engine.open(served, model=WordEmbedder()) as engine:
+    with Engine.open(served, model=WordEmbedder(), backend="exact") as engine:
         hits = engine.query(asked, k=3)
 
     answer = ask(served, asked, k=3)
@@ -116,7 +116,7 @@ def test_the_server_finds_what_the_engine_finds(made: Path, served: Path, asked:
 
 def test_pictures_and_pages_are_sent_along(made: Path, served: Path) -> None:
     asked = Query(images=(made / "q.png",), page=f"{made / 'docs' / 'chart.pdf'}#2")
-    with Engine.open(served, model=WordEmbedder()) as engine:
+    with Engine.open(served, model=WordEmbedder(), backend="exact") as engine:
         hits = engine.query(asked, ocr=False)
 
     assert dicts(ask(served, asked)) == [hit.as_dict() for hit in hits]
@@ -124,7 +124,7 @@ def test_pictures_and_pages_are_sent_along(made: Path, served: Path) -> None:
 
 
 def test_the_server_finds_what_is_like_a_segment(served: Path) -> None:
-    with Engine.open(served, model=WordEmbedder()) as engine:
+    with Engine.open(served, model=WordEmbedder(), backend="exact") as engine:
         segment_id = engine.query("cat", k=1)[0].segment_id
         hits = engine.similar(segment_id, k=2)
 
