@@ -292,6 +292,21 @@ def test_folders_too_deep_for_an_address_have_their_sockets_all_the_same(tmp_pat
         assert list(folder.iterdir()) == []
 
 
+def test_a_socket_that_took_the_place_of_ours_is_not_removed(tmp_path: Path) -> None:
+    ours = folder_listener(tmp_path)
+    assert isinstance(ours, FolderListener)
+    other = folder_listener(tmp_path)  # ours does not listen, as if it had died
+    assert isinstance(other, FolderListener)
+
+    ours.remove()
+
+    assert (tmp_path / SOCKET_NAME).exists()
+    other.remove()
+    assert not (tmp_path / SOCKET_NAME).exists()
+    for one in (ours, other):
+        one.socket.close()
+
+
 def test_a_folder_that_cannot_be_written_to_is_served_without_a_socket(tmp_path: Path) -> None:
     made = folder_listener(tmp_path / "not-there")
 
