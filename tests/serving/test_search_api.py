@@ -117,8 +117,8 @@ def test_films_and_pages_may_be_asked_with(client: TestClient, files: Path) -> N
     [pdf] = files.glob("*.pdf")
 
     film = search(client, video=data_uri((files / "blue.mp4").read_bytes()), k=1)
-    page = search(client, page=data_uri(pdf.read_bytes()) + "#2", k=1)
-    by_path = search(client, page=f"{pdf}#2", k=1)
+    page = search(client, page=data_uri(pdf.read_bytes()) + "#2")
+    by_path = search(client, page=f"{pdf}#2")
     form = client.post(
         "/v1/search",
         data={"page_number": "2", "ocr": "false"},
