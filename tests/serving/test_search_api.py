@@ -126,7 +126,8 @@ def test_films_and_pages_may_be_asked_with(client: TestClient, files: Path) -> N
     )
 
     assert names(film) == ["blue.mp4"]
-    assert page[0]["page"] == by_path[0]["page"] == form.json()["hits"][0]["page"] == 2
+    for hits in (page, by_path, form.json()["hits"]):  # both pages look alike: words tell
+        assert [hit["page"] for hit in hits if hit["parts"].get("words")] == [2]
 
 
 def test_words_and_a_picture_are_asked_together(client: TestClient) -> None:
