@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DEMO   := .demo
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test lint fix check bench corpus train-default clean
+.PHONY: help setup demo test lint fix check bench docs corpus train-default clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,11 @@ bench: $(VENV)/dev ## Measure speed and memory on this machine
 	$(BIN)/python benchmarks/embed.py
 	$(BIN)/python benchmarks/index.py
 	$(BIN)/python benchmarks/ingest.py
+
+docs: $(VENV)/dev ## Build the documentation site into build/docs
+	$(BIN)/python -m mmsearch.cli.reference > docs/commands.md
+	$(BIN)/python -m mmsearch.serving.described > docs/http.md
+	$(BIN)/zensical build --strict --clean
 
 corpus: $(VENV)/dev ## Make the sample corpus again from its script
 	$(PIP) -e '.[corpus]'

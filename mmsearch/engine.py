@@ -12,12 +12,12 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from mmsearch.errors import (
     EmptyQuery,
@@ -26,22 +26,30 @@ from mmsearch.errors import (
     SegmentNotFound,
     StoreLocked,
     StoreNotFound,
+    UnreadableFile,
 )
 from mmsearch.retriever.models.description import ModelSettings as ModelSettings
 from mmsearch.values import (
     Backend,
     Document,
+    Frames,
     Hit,
+    Image,
+    Item,
+    Kind,
     Query,
     ReadPolicy,
     Role,
     Segment,
     Space,
     Status,
+    Text,
     View,
+    given_id,
 )
 
 if TYPE_CHECKING:
+    from mmsearch.context import Budget, ContextPart
     from mmsearch.indexers.estimate import Estimate
     from mmsearch.indexers.plan import Plan
     from mmsearch.indexers.report import IndexReport, Progress
@@ -53,6 +61,7 @@ if TYPE_CHECKING:
     from mmsearch.retriever.search.question import Question
     from mmsearch.retriever.search.search import Searcher
     from mmsearch.retriever.store.store import Problem, Store, StoredSegment
+    from mmsearch.values import Vectors
 
 DEFAULT_MODEL = "default"
 _AS_MADE = ModelSettings()
@@ -112,6 +121,16 @@ class Engine:
     Make one with `Engine.open`. Methods may be called from several threads;
     only one process at a time may change an index (StoreLocked), any number may
     read it. Use it as a context manager, or call `close`, to stop its workers.
+
+    Examples:
+        >>> from mmsearch import Engine, Query
+        >>> with Engine.open("reports.db", create=True) as engine:
+        ...     report = engine.index(["docs"], ocr=False)
+        ...     [hit] = engine.query(Query(text="the pump", kinds=["pdf"]), k=1)
+        >>> (report.documents, report.failed)
+        (3, ())
+        >>> (Path(hit.path).name, hit.page)
+        ('report.pdf', 2)
     """
 
     def __init__(
@@ -121,11 +140,13 @@ class Engine:
         *,
         backend: Backend = Backend.AUTO,
         device: str = "auto",
+        through: "Callable[[Embedder], Embedder]" = lambda embedder: embedder,
     ) -> None:
         self._store = store
         self._choose = choose
         self._backend = backend
         self._device = device
+        self._through = through
         self._backends: Backends | None = None
         self._model: ChosenModel | OwnEmbedder | None = None
         self._embedder: Embedder | None = None
@@ -143,6 +164,7 @@ class Engine:
         dtype: str = "auto",
         settings: ModelSettings = _AS_MADE,
         backend: Backend | str = Backend.AUTO,
+        through: "Callable[[Embedder], Embedder]" = lambda embedder: embedder,
     ) -> Self:
         """Open the index at ``path``; with ``create`` make an empty one where there is none.
 
@@ -158,6 +180,8 @@ class Engine:
         backend:  what finds the nearest vectors: "lance", "faiss" (after 'mmsearch optimize
                   --faiss'), "exact", or "auto": faiss where its file lies in the index;
                   a query raises MissingExtra or StoreError where "faiss" cannot be
+        through:  is given the model when it is loaded, and returns what is asked in its place:
+                  one that remembers, say, or that puts the calls of many threads together
         Raises StoreNotFound (a read never creates), SpaceMismatch where the index was made
         with another model or other settings than those named, BadSetting, ModelNotFound,
         BadCheckpoint, StoreDamaged.
@@ -173,7 +197,11 @@ class Engine:
             store = Store.open(path)
             named = store.space.model if model is None else model
             engine = cls(
-                store, partial(choose, named, like=store.space), backend=backend, device=device
+                store,
+                partial(choose, named, like=store.space),
+                backend=backend,
+                device=device,
+                through=through,
             )
             if model is not None or settings != _AS_MADE:
                 engine._chosen()  # else when it is needed: looking at an index needs none
@@ -183,9 +211,13 @@ class Engine:
         chosen = choose(DEFAULT_MODEL if model is None else model)
         embedder = chosen.load()  # a model that cannot be leaves no index behind
         engine = cls(
-            Store.create(path, chosen.space), lambda: chosen, backend=backend, device=device
+            Store.create(path, chosen.space),
+            lambda: chosen,
+            backend=backend,
+            device=device,
+            through=through,
         )
-        engine._embedder = embedder
+        engine._embedder = through(embedder)
         return engine
 
     @staticmethod
@@ -231,7 +263,7 @@ class Engine:
         """
         with self._lock:
             if self._embedder is None:
-                self._embedder = self._chosen().load()
+                self._embedder = self._through(self._chosen().load())
             return self._embedder
 
     def _chosen(self) -> "ChosenModel | OwnEmbedder":
@@ -317,6 +349,7 @@ class Engine:
         again: bool = False,
         only: Sequence[str | Path] | None = None,
         plan: "Plan | None" = None,
+        within: Sequence[str | Path] | None = None,
         num_workers: int | None = None,
     ) -> "IndexReport":
         """Bring the index up to date with the files under ``paths``.
@@ -334,6 +367,8 @@ class Engine:
                           where they are known to have changed
         plan:             what `preview` said of the same arguments a moment ago; a new index
                           need not look at every file twice
+        within:           pass over files that lie in none of these folders once all links
+                          are followed
         num_workers:      reader processes; by default one for each core that affinity and
                           a container's quota leave, at most 32
         Raises NothingToIndex (never with ``only``), also for a folder that holds nothing at all
@@ -352,9 +387,11 @@ class Engine:
             began = time.perf_counter()
             before = self._store.snapshot()
             manifest = before.documents
-            if plan is None or manifest:  # a plan holds as long as there is nothing else
+            if (
+                plan is None or manifest or within is not None
+            ):  # a plan holds as long as there is nothing else
                 plan = _plan(
-                    self.path, manifest, paths, include, exclude, retry_failed, again, only
+                    self.path, manifest, paths, include, exclude, retry_failed, again, only, within
                 )
             report = pipeline.run(
                 plan,
@@ -447,7 +484,8 @@ class Engine:
     def remove(self, paths: Sequence[str | Path]) -> int:
         """Take the documents at these paths, or under these folders, out of the index.
 
-        Returns how many there were; the files themselves stay. Raises StoreLocked.
+        A text that was given goes by ``given_path(text_id)``. Returns how many there were;
+        the files themselves stay. Raises StoreLocked.
         """
         with self._store.writing() as writer:
             doomed = [document.path for document in self.documents(paths)]
@@ -455,6 +493,31 @@ class Engine:
                 writer.remove(doomed)
                 writer.refresh()
         return len(doomed)
+
+    def add_texts(
+        self, texts: Mapping[str, str], *, about: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep texts that lie in no file, by ids of your own; one of a known id is replaced.
+
+        All of them are committed and durable when it returns, or none is, if it raises. Each
+        is found whole, as a hit whose path is ``given_path(text_id)``; runs of `index` leave
+        it alone, and a rebuild takes it along.
+
+        about: words about a text, by its id: searched and given back, and not embedded
+        Raises StoreLocked, ValueError for an empty id, and as `Embedder.embed` does.
+        """
+        from mmsearch.indexers.given import GivenText, as_documents
+        from mmsearch.retriever.search.backends import keep_fresh
+
+        given = [
+            GivenText(text_id=text_id, text=text, about=(about or {}).get(text_id, ""))
+            for text_id, text in texts.items()
+        ]
+        documents = as_documents(given, self.embedder)  # before anybody has to wait for us
+        with self._store.writing() as writer:
+            writer.commit_all(documents)
+            writer.refresh()
+            keep_fresh(self._store)
 
     # ------------------------------------------------------------ query
 
@@ -474,6 +537,13 @@ class Engine:
         ocr:      read the words in the query's pictures too
         Raises EmptyQuery, BadFilter, UnreadableFile for the query's own media, BadItem or
         OutOfMemory where they are too much for the model, and ValueError for ``k < 1``.
+
+        Examples:
+            >>> [hit] = engine.query(Query(images=["q.png"]), k=1)
+            >>> Path(hit.path).name
+            'red.png'
+            >>> [hit.page for hit in engine.query(Query("hours", where="page = 3"), group=True)]
+            [3, 3]
         """
         asked = Query(query) if isinstance(query, str) else query
         question = self._question(asked, ocr=ocr)
@@ -483,6 +553,11 @@ class Engine:
         """Return the segments most like one of the index, itself left out.
 
         Raises SegmentNotFound, and ValueError for ``k < 1``.
+
+        Examples:
+            >>> [page] = engine.query("rainfall by month", k=1)
+            >>> page.segment_id in [hit.segment_id for hit in engine.similar(page.segment_id)]
+            False
         """
         return self._searcher().similar(segment_id, k=k)
 
@@ -553,18 +628,129 @@ class Engine:
         if not (query.images or query.video or query.page):
             return []
         from mmsearch.indexers.query_media import read_query_media
+
+        return read_query_media(query, self._reading_sandbox(), self._policy(ocr))
+
+    def _reading_sandbox(self) -> "Sandbox":
+        """Return the workers for what queries bring and people look at."""
         from mmsearch.indexers.sandbox import Sandbox
 
         with self._lock:
             if self._sandbox is None:
                 self._sandbox = Sandbox(_QUERY_WORKERS)
-            sandbox = self._sandbox
-        return read_query_media(query, sandbox, self._policy(ocr))
+            return self._sandbox
 
     def _policy(self, ocr: bool) -> ReadPolicy:
         return ReadPolicy(
             ocr=ocr, max_pixels=self.space.max_pixels, max_frames=self.space.max_frames
         )
+
+    async def aquery(
+        self,
+        query: Query | str,
+        *,
+        k: int = 10,
+        group: bool = False,
+        collapse: bool = False,
+        ocr: bool = True,
+    ) -> list[Hit]:
+        """Do what `query` does in a thread, so that an event loop goes on meanwhile.
+
+        Examples:
+            >>> import asyncio
+            >>> async def both():
+            ...     return await asyncio.gather(
+            ...         engine.aquery("the pump", k=1), engine.aquery("museum", k=1)
+            ...     )
+            >>> [[hit.page for hit in hits] for hits in asyncio.run(both())]
+            [[2], [3]]
+        """
+        import asyncio
+
+        return await asyncio.to_thread(
+            self.query, query, k=k, group=group, collapse=collapse, ocr=ocr
+        )
+
+    def context(
+        self, query: Query | str, *, k: int = 5, budget: "Budget | None" = None
+    ) -> "list[ContextPart]":
+        """Return the best hits as what a generator is given: text, picture and citation.
+
+        A picture whose file is gone is left out; its words stay. Raises as `query` does.
+
+        Examples:
+            >>> from mmsearch.context import Budget
+            >>> [part] = engine.context("the pump", k=1, budget=Budget(image_pixels=250_000))
+            >>> (part.number, part.citation, part.text[:8], part.image[8:12])
+            (1, 'report.pdf p.2', 'The pump', b'WEBP')
+        """
+        from mmsearch.context import Budget, parts_of
+
+        def picture(hit: Hit, max_pixels: int) -> bytes:
+            try:
+                return self.picture(hit.segment_id, max_pixels=max_pixels)
+            except (UnreadableFile, SegmentNotFound):
+                return b""
+
+        return parts_of(self.query(query, k=k), picture, budget or Budget())
+
+    def embed_queries(self, queries: "Sequence[Item | str]") -> "Vectors":
+        """Return float32 ``[n, d]``, a unit row for each text or item, as queries are embedded.
+
+        Raises as `Embedder.embed` does.
+
+        Examples:
+            >>> asked = engine.embed_queries(["a red picture"])
+            >>> kept = engine.embed_documents([Item(Path("docs/red.png")), "a passage of text"])
+            >>> (asked.shape, kept.shape, str(kept.dtype))
+            ((1, 384), (2, 384), 'float32')
+        """
+        return self._embed(queries, Role.QUERY)
+
+    def embed_documents(self, items: "Sequence[Item | str]") -> "Vectors":
+        """Return float32 ``[n, d]``, a unit row for each text or item, as segments are embedded.
+
+        Raises as `Embedder.embed` does.
+        """
+        return self._embed(items, Role.DOCUMENT)
+
+    def part_of(self, path: str | Path, *, page: int = 1) -> "Image | Frames":
+        """Return a picture, a film as a whole, or a page of a PDF as a part of an item.
+
+        It is decoded in a worker process, within the limits and pixels of the index, so that
+        a file of unknown origin does no harm. Raises UnreadableFile.
+        """
+        kind = self.kind_of(path)
+        if kind is Kind.IMAGE:
+            query = Query(images=[path])
+        elif kind is Kind.VIDEO:
+            query = Query(video=path)
+        elif kind is Kind.PDF:
+            query = Query(page=f"{path}#{page}")
+        else:
+            raise UnreadableFile(path, "it is no picture, film or PDF")
+        [segment] = self._read_media(query, ocr=False)
+        [part] = segment.views()[View.VISUAL].parts
+        assert not isinstance(part, Text)
+        return part
+
+    @staticmethod
+    def kind_of(path: str | Path) -> Kind | None:
+        """Say what a file is by its content; None where no reader understands it.
+
+        Raises UnreadableFile for one that is empty or cannot be opened.
+        """
+        from mmsearch.indexers.readers.sniff import sniff
+
+        return sniff(Path(path))
+
+    def _embed(self, items: "Sequence[Item | str]", role: Role) -> "Vectors":
+        import numpy as np
+
+        if not items:
+            return np.empty((0, self.space.dim), dtype=np.float32)
+        made = [one if isinstance(one, Item) else Item(one) for one in items]
+        return self.embedder.embed(made, role=role)
 
     # ------------------------------------------------------------ look
 
@@ -601,11 +787,33 @@ class Engine:
             failed=tuple(one for one in documents if one.status is Status.FAILED),
         )
 
-    def documents(self, paths: Sequence[str | Path]) -> list[Document]:
-        """Return the documents at these paths, or under these folders, by path."""
+    def documents(self, paths: Sequence[str | Path] | None = None) -> list[Document]:
+        """Return the documents at these paths, or under these folders, by path; else all."""
         from mmsearch.indexers.plan import is_under
 
-        return [one for one in self._store.documents() if is_under(one.path, paths)]
+        if paths is None:
+            return self._store.documents()
+        given = {str(path) for path in paths if given_id(str(path)) is not None}
+        roots = [path for path in paths if str(path) not in given]
+        documents = self._store.documents()
+        return [one for one in documents if one.path in given or is_under(one.path, roots)]
+
+    def document(self, path: str) -> Document | None:
+        """Return the document of that path, as hits and segments name it; None without one."""
+        return next(iter(self._store.documents(path)), None)
+
+    def segments_of(self, path: str) -> "list[StoredSegment]":
+        """Return the segments of a document in the order they lie in it."""
+        return self._store.segments_of(path)
+
+    def open_original(self, document: Document) -> BinaryIO:
+        """Open the file of a document to read its bytes.
+
+        Raises UnreadableFile where it is gone, or is not the one that was indexed any more.
+        """
+        from mmsearch.indexers.originals import open_original
+
+        return open_original(document)
 
     def near_duplicates(self) -> "list[list[StoredSegment]]":
         """Return groups of segments that show the same picture, the largest first.
@@ -626,6 +834,23 @@ class Engine:
     def thumbnail(self, segment_id: str) -> bytes:
         """Return a small WebP of a segment, empty for text; raises SegmentNotFound."""
         return self._store.thumbnail(segment_id)
+
+    def picture(self, segment_id: str, *, max_pixels: int = 1_600_000) -> bytes:
+        """Return a page, a picture, or the middle of a clip as WebP; empty for text.
+
+        It is made from the file again. Raises SegmentNotFound, and UnreadableFile where the
+        file is gone or cannot be read any more, and ValueError for ``max_pixels < 1``.
+        """
+        from mmsearch.indexers.showing import picture_of
+
+        segment = self.show(segment_id)
+        return picture_of(
+            segment.path,
+            segment.kind,
+            segment.locator,
+            self._reading_sandbox(),
+            max_pixels=max_pixels,
+        )
 
     def check(self) -> "list[Problem]":
         """Return what is wrong with the index: nothing, if it is whole."""
@@ -656,8 +881,9 @@ def _plan(
     retry_failed: bool,
     again: bool,
     only: Sequence[str | Path] | None = None,
+    within: Sequence[str | Path] | None = None,
 ) -> "Plan":
-    from mmsearch.indexers.discover import affected_by, discover, discover_again
+    from mmsearch.indexers.discover import affected_by, discover, discover_again, lying_in
     from mmsearch.indexers.plan import emptied, make_plan
     from mmsearch.indexers.watch import at_or_below
 
@@ -667,7 +893,7 @@ def _plan(
         kept = {Path(os.path.abspath(root)) for root in unmounted}
         changed = [path for path in affected_by(only) if path not in kept]
         return make_plan(
-            discover_again(roots, changed, include=include, exclude=exclude),
+            lying_in(within, discover_again(roots, changed, include=include, exclude=exclude)),
             {document.path: document for document in at_or_below(changed, manifest)},
             [Path("/")],  # what is left of the manifest lies at or below what changed
             retry_failed=retry_failed,
@@ -682,7 +908,7 @@ def _plan(
             f"mmsearch remove {folder} --db {index}",
         )
     plan = make_plan(
-        discover(roots, include=include, exclude=exclude),
+        lying_in(within, discover(roots, include=include, exclude=exclude)),
         {document.path: document for document in manifest},
         roots,
         retry_failed=retry_failed,

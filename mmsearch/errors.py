@@ -6,6 +6,9 @@
     │   ├── NothingToIndex       no such path, or no supported file under it
     │   ├── FilesGone            a rebuild would lose documents whose file is not there
     │   ├── EmptyQuery
+    │   ├── BadUpload            a part of a request that cannot be used
+    │   ├── TooLarge             a request of more than a server takes
+    │   ├── NotAllowed           a file or an address that a server may not touch
     │   ├── BadFilter            ``where`` is not SQL over the filter columns
     │   ├── BadQueryFile         a line of queries.jsonl
     │   ├── BadConfig            a training configuration                       2
@@ -17,6 +20,7 @@
     │   ├── StoreDamaged
     │   ├── StoreOutdated        written by an older mmsearch, not yet brought up to date
     │   ├── SegmentNotFound
+    │   ├── DocumentNotFound     also where its file is gone or is another one by now
     │   └── SpaceMismatch        written by another model                       4
     ├── ModelError               weights or what they computed                  1
     │   ├── ModelNotFound
@@ -30,6 +34,10 @@
     │   ├── ConversionFailed     a published model that could not be put into our format
     │   └── BadVectors           NaN, infinite or of the wrong shape
     ├── TrainingStopped          a run that cannot go on; its last snapshot is good   1
+    ├── Unanswered               a server that does not answer this request     1
+    │   ├── Busy                 more is waiting than it can answer soon
+    │   └── Abandoned            whoever asked has gone
+    ├── ServerError              a server that we asked said no, or nothing     1
     └── MissingExtra             an optional dependency is not installed        1
 
 Programming mistakes (a wrong shape, a negative k) stay plain ValueError and
@@ -100,6 +108,33 @@ class EmptyQuery(BadInput):
 
     def __init__(self) -> None:
         super().__init__("the query is empty")
+
+
+class BadUpload(BadInput):
+    """A part of a request that cannot be used; ``name`` is where it stands: ``images[1]``.
+
+    Its text never quotes a decoder, nor says where the part was kept meanwhile.
+    """
+
+    def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
+        self.name, self.hint = name, hint
+        super().__init__(f"{name}: {reason}")
+
+
+class TooLarge(BadInput):
+    """A request of more than a server takes."""
+
+    def __init__(self, what: str, limit: str) -> None:
+        self.hint = "send less in one request"
+        super().__init__(f"{what} is over the limit of {limit}")
+
+
+class NotAllowed(BadInput):
+    """A file or an address that a server was not told it may touch."""
+
+    def __init__(self, what: str, reason: str, *, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(f"{what}: {reason}")
 
 
 class BadFilter(BadInput):
@@ -208,6 +243,15 @@ class SegmentNotFound(StoreError):
         self.segment_id = segment_id
         self.hint = "ids are printed by 'mmsearch query --json'; re-indexing a file keeps them"
         super().__init__(f"no segment {segment_id}")
+
+
+class DocumentNotFound(StoreError):
+    """No document with that id, or none whose file is what was indexed."""
+
+    def __init__(self, document_id: str, reason: str = "") -> None:
+        self.document_id = document_id
+        self.hint = "index its folder again" if reason else "GET /v1/documents lists them"
+        super().__init__(f"no document {document_id}{reason and ': '}{reason}")
 
 
 class SpaceMismatch(StoreError):
@@ -343,6 +387,37 @@ class TrainingStopped(MMSearchError):
     def __init__(self, reason: str, *, hint: str = "") -> None:
         self.hint = hint
         super().__init__(f"training stopped: {reason}")
+
+
+class Unanswered(MMSearchError):
+    """A request that a server does not answer, though nothing is wrong with it."""
+
+
+class Busy(Unanswered):
+    """More is waiting than can be answered soon; ``retry_after_s`` says when to ask again."""
+
+    def __init__(self, retry_after_s: float, *, what: str = "the server") -> None:
+        self.retry_after_s = retry_after_s
+        self.hint = f"ask again in {max(retry_after_s, 1):.0f} s"
+        super().__init__(f"{what} has more waiting than it can answer soon")
+
+
+class Abandoned(Unanswered):
+    """Whoever asked has gone, so that nothing more is computed for it."""
+
+    def __init__(self) -> None:
+        super().__init__("the request was given up by whoever made it")
+
+
+class ServerError(MMSearchError):
+    """A server that we asked refused, or did not answer.
+
+    status: as HTTP has it; 0 where there was no answer
+    """
+
+    def __init__(self, url: str, reason: str, *, status: int = 0, hint: str = "") -> None:
+        self.url, self.status, self.hint = url, status, hint
+        super().__init__(f"{url} {'refused' if status else 'did not answer'}: {reason}")
 
 
 class MissingExtra(MMSearchError):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmsearch.retriever.embedding.details import ModelDetails
     from mmsearch.retriever.embedding.library import KnownModel, ModelInfo
     from mmsearch.retriever.embedding.pull import PullProgress, Removed
+    from mmsearch.retriever.embedding.tokens import ModelTokens
     from mmsearch.retriever.embedding.verify import Check
     from mmsearch.retriever.models.convert import ConvertProgress
 
@@ -49,6 +50,13 @@ def model_details(name: str | Path) -> "ModelDetails":
     from mmsearch.retriever.embedding import details
 
     return details.model_details(name)
+
+
+def model_tokens(name: str | Path) -> "ModelTokens":
+    """Return a model's own tokens; raises ModelNotFound, and BadCheckpoint where it has none."""
+    from mmsearch.retriever.embedding import tokens
+
+    return tokens.model_tokens(name)
 
 
 def verify_model(name: str | Path) -> "Iterator[Check]":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mmsearch.errors import FilesGone, MissingExtra, MMSearchError, StoreDamaged, StoreError
 from mmsearch.retriever.models.description import ModelSettings
-from mmsearch.values import ReadPolicy, Space
+from mmsearch.values import ReadPolicy, Space, given_id
 
 if TYPE_CHECKING:
     from mmsearch.indexers.report import IndexReport, Progress
@@ -210,6 +210,7 @@ def rebuild(
 ) -> RebuildReport:
     """Read the documents of an index again and embed them with another model or settings.
 
+    Texts that were given and lie in no file are taken from the index.
     The index answers as it did until all is done, and then as the new one: there is no
     moment at which it is neither. Interrupted, it goes on where it was when asked for the
     same again. Needs room on the disk for both.
@@ -223,6 +224,7 @@ def rebuild(
     """
     from mmsearch.indexers import pipeline
     from mmsearch.indexers.discover import files_of
+    from mmsearch.indexers.given import carry_over
     from mmsearch.indexers.kept import KeptSegments
     from mmsearch.indexers.plan import make_plan
     from mmsearch.indexers.rates import add_rates
@@ -235,10 +237,12 @@ def rebuild(
     with store.writing():
         if chosen.space.id == store.space.id:
             return RebuildReport(space=store.space)
-        files = dict(files_of(document.path for document in store.documents()))
+        paths = [one.path for one in store.documents() if given_id(one.path) is None]
+        files = dict(files_of(paths))
         sources = [source for source in files.values() if source]
         missing = tuple(path for path, source in files.items() if source is None)
-        if missing and not (forget_missing and sources):
+        num_given = len(store.documents()) - len(paths)
+        if missing and not (forget_missing and (sources or num_given)):
             raise FilesGone(store.path, missing, num_documents=len(files))
         embedder = chosen.load()
         new = _begun(store, chosen.space)
@@ -255,6 +259,7 @@ def rebuild(
                 on_progress=on_progress,
                 kept=KeptSegments(new),
             )
+            carry_over(store, embedder, writer)
         with contextlib.suppress(OSError):  # nothing rests on it, and the run is done
             add_rates(new.home, run.rates)
         _accelerate_like(store, new)

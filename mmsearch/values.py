@@ -10,6 +10,7 @@ numpy and pillow only where a value is made of pixels.
 import enum
 import hashlib
 import json
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -160,8 +161,13 @@ def on_white(picture: "PILImage") -> "PILImage":
 class Item:
     """What is embedded as one thing: a part, or several in reading order.
 
-    ``Item("a red bus")``, ``Item([Path("bus.png"), "at night"])``; see `as_part` for what
-    a part may be. An item without parts is a ValueError.
+    See `as_part` for what a part may be. An item without parts is a ValueError.
+
+    Examples:
+        >>> Item("a red bus").parts
+        (Text(text='a red bus'),)
+        >>> [type(part).__name__ for part in Item([Path("q.png"), "at night"]).parts]
+        ['Image', 'Text']
     """
 
     parts: tuple[Part, ...]
@@ -345,6 +351,24 @@ def stored_path(path: Path) -> str:
     return path.as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+_GIVEN = "text:"
+
+
+def given_path(text_id: str) -> str:
+    """Return the path of a text that was given and lies in no file: no file is ever called so.
+
+    It is one name without a slash, whatever the id holds.
+    """
+    return _GIVEN + urllib.parse.quote(text_id, safe=" ", errors="surrogatepass")
+
+
+def given_id(path: str) -> str | None:
+    """Return the id of a text that was given, by its path; None for a file."""
+    if not path.startswith(_GIVEN):
+        return None
+    return urllib.parse.unquote(path[len(_GIVEN) :], errors="surrogatepass")
+
+
 def segment_id(path: str, locator: Locator) -> str:
     """Return the id of a segment, 16 hex digits; re-indexing its file keeps it."""
     where = json.dumps([path, *asdict(locator).values()])
@@ -408,6 +432,12 @@ class Query:
     kinds:     only these kinds
     path:      only documents whose path matches this glob
     min_score: only hits that score at least this, in [0, 1]
+
+    Examples:
+        >>> Query("the same at night", images=["q.png"], kinds=["image", "video"]).as_dict()
+        {'text': 'the same at night', 'images': ['q.png'], 'kinds': ['image', 'video']}
+        >>> Query().is_empty
+        True
     """
 
     text: str = ""

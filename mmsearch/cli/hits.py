@@ -1,6 +1,7 @@
 """Printing hits, the same way for every command that has some."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmsearch.cli.output import (
@@ -13,29 +14,33 @@ from mmsearch.cli.output import (
     wants_json,
 )
 from mmsearch.engine import Engine
+from mmsearch.serving.client import Answer
 from mmsearch.values import Hit
 
 
 def print_hits(
-    engine: Engine,
-    hits: Sequence[Hit],
+    answer: Answer,
     *,
+    db: Path,
     asked: dict[str, Any],
-    took_ms: float,
     as_json: bool | None,
     files: bool = False,
     preview: bool = False,
     words: Sequence[str] = (),
 ) -> None:
-    """Print hits as a table, as paths only (``files``), or as one JSON object."""
+    """Print hits as a table, as paths only (``files``), or as one JSON object.
+
+    db: the index that keeps their thumbnails, for ``preview``
+    """
+    hits = answer.hits
     if files:
         print_lines(dict.fromkeys(shown_path(hit.path) for hit in hits))
     elif wants_json(as_json):
         print_json(
             {
                 "query": asked,
-                "space": engine.space.id,
-                "took_ms": round(took_ms, 1),
+                "space": answer.space,
+                "took_ms": round(answer.took_ms, 1),
                 "hits": [hit.as_dict() for hit in hits],
             }
         )
@@ -46,10 +51,11 @@ def print_hits(
         if preview:
             from mmsearch.cli.preview import print_preview
 
-            for hit in hits:
-                print_lines([f"{hit.rank}. {shown_place(hit)}"])
-                print_preview(engine.thumbnail(hit.segment_id))
-        say(f"{len(hits)} hits in {took_ms:.0f} ms")
+            with Engine.open(db) as engine:
+                for hit in hits:
+                    print_lines([f"{hit.rank}. {shown_place(hit)}"])
+                    print_preview(engine.thumbnail(hit.segment_id))
+        say(f"{len(hits)} hits in {answer.took_ms:.0f} ms")
 
 
 def _print_table(hits: Sequence[Hit], words: Sequence[str]) -> None:

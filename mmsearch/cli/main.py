@@ -21,11 +21,13 @@ from mmsearch.cli import (
     import_,
     index,
     info,
+    mcp,
     model,
     optimize,
     query,
     rebuild,
     remove,
+    serve,
     show,
     similar,
     status,
@@ -36,7 +38,7 @@ from mmsearch.cli.output import print_lines, say
 from mmsearch.errors import MMSearchError
 
 # The order of the help; a command that is named in none of them comes last.
-_GROUPS = {
+GROUPS = {
     "Index and search": ("index", "query", "similar", "show", "status", "duplicates", "eval"),
     "Look after an index": (
         "remove",
@@ -48,6 +50,7 @@ _GROUPS = {
         "export",
         "import",
     ),
+    "Serve": ("serve", "mcp"),
     "Models": ("model", "train", "info"),
 }
 
@@ -57,9 +60,9 @@ class _InGroups(TyperGroup):
 
     # Typer brings a click of its own, under a private name.
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
-        grouped = {name for names in _GROUPS.values() for name in names}
+        grouped = {name for names in GROUPS.values() for name in names}
         others = tuple(name for name in self.commands if name not in grouped)
-        for title, names in {**_GROUPS, "Others": others}.items():
+        for title, names in {**GROUPS, "Others": others}.items():
             rows = [
                 (name, self.commands[name].get_short_help_str(64))
                 for name in names
@@ -117,6 +120,8 @@ app.command("eval")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.command("info")(info.info)
 app.add_typer(tag.app, name="tag")
 app.add_typer(model.app, name="model")

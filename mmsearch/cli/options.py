@@ -83,3 +83,11 @@ UsedBackend: TypeAlias = Annotated[
         "--faiss' makes (faiss), every row (exact), or faiss if its file is there (auto).",
     ),
 ]
+
+UseServer: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--server/--no-server",
+        help="Ask the 'mmsearch serve' that runs on this index, where there is one.",
+    ),
+]

@@ -19,8 +19,10 @@ from mmsearch.cli.options import (
     Model,
     NumHits,
     UsedBackend,
+    UseServer,
 )
 from mmsearch.engine import Engine, ModelSettings
+from mmsearch.serving import client
 from mmsearch.values import Backend, Kind, Query
 
 
@@ -85,9 +87,13 @@ def query(
     preview: Annotated[
         bool, typer.Option("--preview", help="Show thumbnails, in terminals that can.")
     ] = False,
+    server: UseServer = True,
     as_json: AsJson = None,
 ) -> None:
     """Print the best hits, best first.
+
+    Where 'mmsearch serve' is running on the index it answers, at once, unless model, device,
+    settings or backend are named.
 
     For example:
 
@@ -110,23 +116,28 @@ def query(
         min_score=min_score,
     )
     settings = ModelSettings(effort=effort, max_pixels=max_pixels, dims=dims)
-    with Engine.open(
-        db, model=model, device=device, dtype=dtype, settings=settings, backend=backend
-    ) as engine:
-        engine.load()  # a third of a second that is not the search's
-        began = time.perf_counter()
-        hits = engine.query(asked, k=k, group=group, collapse=collapse, ocr=ocr)
-        took_ms = (time.perf_counter() - began) * 1000
-        print_hits(
-            engine,
-            hits,
-            asked=asked.as_dict(),
-            took_ms=took_ms,
-            as_json=as_json,
-            files=files,
-            preview=preview,
-            words=text.split(),
-        )
+    how = (model, device, dtype, settings, backend)
+    answer = None
+    if server and how == (None, "auto", "auto", ModelSettings(), Backend.AUTO):
+        answer = client.query(db, asked, k=k, group=group, collapse=collapse, ocr=ocr)
+    if answer is None:
+        with Engine.open(
+            db, model=model, device=device, dtype=dtype, settings=settings, backend=backend
+        ) as engine:
+            engine.load()  # a third of a second that is not the search's
+            began = time.perf_counter()
+            hits = engine.query(asked, k=k, group=group, collapse=collapse, ocr=ocr)
+            took_ms = (time.perf_counter() - began) * 1000
+            answer = client.Answer(hits, engine.space.id, took_ms)
+    print_hits(
+        answer,
+        db=db,
+        asked=asked.as_dict(),
+        as_json=as_json,
+        files=files,
+        preview=preview,
+        words=text.split(),
+    )
 
 
 def _kinds(names: str | None) -> tuple[Kind, ...] | None:

@@ -93,6 +93,29 @@ def discover_again(
                 yield source
 
 
+def lying_in(folders: Sequence[str | Path] | None, sources: Iterable[Source]) -> Iterator[Source]:
+    """Yield those of ``sources`` that lie in one of ``folders`` once all links are followed.
+
+    All of them where there are no folders to lie in. Subtitles count with their film.
+    """
+    if folders is None:
+        yield from sources
+        return
+    real = [Path(os.path.realpath(folder)) for folder in folders]
+
+    def lies_in(path: Path) -> bool:
+        return any(Path(os.path.realpath(path)).is_relative_to(folder) for folder in real)
+
+    folder, beside = Path(), dict[str, list[str]]()
+    for source in sources:
+        if source.path.parent != folder:  # they come folder by folder
+            folder = source.path.parent
+            beside = _subtitles(_names(folder))
+        subtitles_of = (folder / name for name in beside.get(source.path.stem, ()))
+        if all(map(lies_in, (source.path, *subtitles_of))):
+            yield source
+
+
 def files_of(paths: Iterable[str]) -> Iterator[tuple[str, Source | None]]:
     """Yield for each path of a manifest the file it stands for, or None where that is gone.
 

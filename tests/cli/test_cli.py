@@ -145,6 +145,7 @@ def test_help_is_one_screen_with_every_command_in_a_group(run: Run) -> None:
         "Options:",
         "Index and search:",
         "Look after an index:",
+        "Serve:",
         "Models:",
     ]
 

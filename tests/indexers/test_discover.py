@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from mmsearch.errors import NothingToIndex
-from mmsearch.indexers.discover import affected_by, discover, discover_again, has_links
+from mmsearch.indexers.discover import (
+    affected_by,
+    discover,
+    discover_again,
+    has_links,
+    lying_in,
+)
 
 
 def grow(root: Path, *names: str) -> None:
@@ -209,3 +215,20 @@ def test_links_are_told_of(tmp_path: Path) -> None:
 
     (tmp_path / "a" / "b" / "link.pdf").symlink_to("x.pdf")
     assert has_links([tmp_path])
+
+
+def test_what_lies_in_a_folder_is_told_once_links_are_followed(tmp_path: Path) -> None:
+    """Also of a film whose subtitles lie elsewhere: their words would come in with it."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    grow(inside, "a.txt", "talk.mp4", "plain.mp4", "sub/b.txt")
+    grow(outside, "words.srt", "c.txt")
+    (inside / "talk.srt").symlink_to(outside / "words.srt")
+    (inside / "folder").symlink_to(outside)
+    (inside / "link.txt").symlink_to(inside / "a.txt")
+
+    sources = list(discover([inside]))
+    kept = [source.path.name for source in lying_in([inside], sources)]
+
+    assert {"words.srt", "c.txt", "talk.mp4"} <= {source.path.name for source in sources}
+    assert kept == ["a.txt", "plain.mp4", "b.txt"]
+    assert list(lying_in(None, sources)) == sources

@@ -1,0 +1,1 @@
+"""The engine as a service: an HTTP API, a web page, and tools for agents."""
