@@ -39,7 +39,7 @@ from mmsearch.retriever.store.migrate import migrate
 from mmsearch.retriever.store.rows import Row, StoredSegment
 from mmsearch.retriever.store.snapshot import Snapshot, take_snapshot
 from mmsearch.retriever.store.tables import FOLDER as TABLES_FOLDER
-from mmsearch.retriever.store.tables import Table, create_tables, open_tables
+from mmsearch.retriever.store.tables import Table, create_tables, memory, open_tables
 from mmsearch.retriever.store.tags import Tag, Tags
 from mmsearch.retriever.store.writer import Writer, new_commit_id
 from mmsearch.values import Document, Kind, Space, Status, View
@@ -91,7 +91,8 @@ class Counts:
         return sum(self.segments.values())
 
 
-_Stamp = tuple[int, int, int]  # of index.json: inode, modification time, size
+# Of index.json: inode, modification time, size; and of what is remembered of its tables.
+_Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,7 @@ class Store:
                 state = (self.path / NAME).stat()
             except (FileNotFoundError, NotADirectoryError):
                 raise StoreNotFound(self.path) from None
-            stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+            stamp = (state.st_ino, state.st_mtime_ns, state.st_size, memory())
             if self._opened is None or self._opened.stamp != stamp:
                 header = read_header(self.path)
                 self._refuse_another(header)

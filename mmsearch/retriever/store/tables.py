@@ -46,6 +46,7 @@ BATCH_ROWS = 4_096
 _FOLDERS = ("data", "_deletions", "_indices", "_transactions", "_versions")
 _END = b"LANC"  # the last bytes of a file of rows
 _INDEX_CACHE_BYTES, _FACTS_CACHE_BYTES = 1 << 30, 64 << 20
+_VERSIONS_REMEMBERED = 64  # of which most are of the same few indexes
 SPARE_BYTES = 16 * 2**20  # left free when files are merged
 ROW_ID = "_rowid"  # where a row lies; true of one version of a table
 
@@ -104,6 +105,7 @@ class Table:
 
         Not for writing.
         """
+        _looked_at.num += 1
         pinned = _connect(self._folder).open_table(self.name)
         with self._reading():
             pinned.checkout(self._inner.version if version is None else version)
@@ -471,12 +473,30 @@ def _connect(folder: Path) -> "DBConnection":
     # Zero: every question sees what other processes have committed.
     interval = timedelta(0)
     return lancedb.connect(
-        folder / FOLDER, read_consistency_interval=interval, session=_session(os.getpid())
+        folder / FOLDER, read_consistency_interval=interval, session=_session(os.getpid(), memory())
     )
 
 
+class _LookedAt:
+    """How many versions this process looked at, about: two threads may count one."""
+
+    num = 0
+
+
+_looked_at = _LookedAt()
+
+
+def memory() -> int:
+    """Say which memory connections share now: after so many versions it is another.
+
+    Lance keeps the index files of every version that was asked open, four or so of each, until
+    its memory is full: a process that lives long would run out of descriptors first.
+    """
+    return _looked_at.num // _VERSIONS_REMEMBERED
+
+
 @functools.lru_cache(maxsize=1)
-def _session(process: int) -> "Session":
+def _session(process: int, memory: int) -> "Session":
     """Return what all connections of a process remember: indexes, and facts about versions.
 
     A process that was forked makes its own: in what it inherits another thread's lock may

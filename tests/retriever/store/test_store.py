@@ -9,6 +9,7 @@ import pytest
 from toy_store import SPACE, a_document, a_row, put, unit
 
 from mmsearch.errors import SegmentNotFound, SpaceMismatch, StoreDamaged, StoreNotFound
+from mmsearch.retriever.store import tables
 from mmsearch.retriever.store.store import SCHEMA_VERSION, Store
 from mmsearch.values import Kind, Locator, Status, TextOrigin, View, segment_id
 
@@ -229,3 +230,25 @@ def test_an_open_store_sees_what_another_handle_commits(tmp_path: Path) -> None:
 
         assert [d.num_segments for d in reader.documents()] == [1]
         assert len(reader.nearest(View.VISUAL, unit(1), k=5)) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts files in /proc")
+def test_a_process_that_lives_long_keeps_few_files_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_VERSIONS_REMEMBERED", 4)
+    store = Store.create(tmp_path / "db", SPACE)
+    with store.writing() as writer:
+        for number in range(40):
+            put(writer, f"first-{number}.pdf", [f"page number{number} of the first"] * 3)
+        writer.refresh()
+    num_open = []
+    for turn in range(12):
+        with store.writing() as writer:
+            put(writer, f"{turn}.pdf", [f"page of turn{turn}"])
+            writer.refresh()
+        [found] = store.matching(f"turn{turn}", k=3)
+        assert found.segment_id
+        num_open.append(len(list(Path("/proc/self/fd").iterdir())))
+
+    assert max(num_open[6:]) <= max(num_open[:6])
