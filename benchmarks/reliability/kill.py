@@ -429,10 +429,13 @@ def summary(findings: Findings) -> dict[str, Any]:
 
 
 def added_up(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return several runs, of seeds of their own, as one."""
-    told: dict[str, Any] = {"seeds": [run["seed"] for run in runs], "wrong": []}
-    told["machines"] = [run["machine"] | {"wall_s": run["wall_s"]} for run in runs]
+    """Return several runs, of seeds of their own, as one; sums may be among them."""
+    told: dict[str, Any] = {"seeds": [], "machines": [], "wrong": []}
     for run in runs:
+        told["seeds"] += run["seeds"] if "seeds" in run else [run["seed"]]
+        told["machines"] += (
+            run["machines"] if "machines" in run else [run["machine"] | {"wall_s": run["wall_s"]}]
+        )
         for name, value in run.items():
             if isinstance(value, dict) and name != "machine":
                 told[name] = dict(sorted((Counter(told.get(name, {})) + Counter(value)).items()))
