@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mmsearch.errors import ServerError, UnreadableFile
+from mmsearch.serving.client import search_body
 from mmsearch.values import Hit, Kind, Locator, Query, Role
 
 if TYPE_CHECKING:
@@ -72,20 +73,10 @@ class Server:
     ) -> list[Hit]:
         """Return the ``k`` best hits, best first. Raises UnreadableFile for the query's media."""
         asked = Query(query) if isinstance(query, str) else query
-        body = {
-            "query": asked.text,
+        body = search_body(asked, k=k, group=group, collapse=collapse, ocr=ocr) | {
             "images": [_data_uri(one) for one in asked.images],
             "video": _data_uri(asked.video) if asked.video else None,
             "page": _page_uri(asked.page) if asked.page else None,
-            "negative": list(asked.negative),
-            "where": asked.where,
-            "kinds": None if asked.kinds is None else [str(kind) for kind in asked.kinds],
-            "path": asked.path,
-            "min_score": asked.min_score,
-            "k": k,
-            "group": group,
-            "collapse": collapse,
-            "ocr": ocr,
             "index": self._index,
         }
         return [_hit(one) for one in self._json("/v1/search", body)["hits"]]

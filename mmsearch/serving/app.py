@@ -8,7 +8,6 @@ Each group of routes is a module with a ``router``; `guard` sees every request f
 import asyncio
 import contextlib
 import importlib
-import importlib.util
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmsearch import __version__
 from mmsearch.serving.answers import handle_errors
+from mmsearch.serving.guard import Guard
+from mmsearch.serving.jobs import Jobs
 from mmsearch.serving.settings import Settings
 from mmsearch.serving.state import Served, mean_index_of
 
@@ -48,21 +49,11 @@ def make_app(
     app.state.on_ready = on_ready
     handle_errors(app)
     for name in ROUTERS:
-        if _exists(name):
-            app.include_router(importlib.import_module(f"mmsearch.serving.{name}").router)
-    if _exists("jobs"):
-        state.jobs = importlib.import_module("mmsearch.serving.jobs").Jobs(state)
-    if _exists("guard"):
-        app.add_middleware(
-            importlib.import_module("mmsearch.serving.guard").Guard, settings=settings
-        )
+        app.include_router(importlib.import_module(f"mmsearch.serving.{name}").router)
+    state.jobs = Jobs(state)
+    app.add_middleware(Guard, settings=settings)
     app.add_middleware(_Counted, state=state)
     return app
-
-
-def _exists(name: str) -> bool:
-    spec = importlib.util.find_spec(f"mmsearch.serving.{name}")
-    return spec is not None and spec.origin is not None  # a folder of that name is no module
 
 
 @contextlib.asynccontextmanager

@@ -44,7 +44,19 @@ def query(
     """Return what a running server of the index at ``db`` answers, or None."""
     if asked.is_empty or not _is_ours(db / SOCKET_NAME):
         return None
-    wanted: dict[str, object] = {
+    wanted = search_body(asked, k=k, group=group, collapse=collapse, ocr=ocr)
+    try:
+        wanted |= _media(asked)
+    except (OSError, ValueError):
+        return None
+    return _ask(db, "/v1/search", wanted)
+
+
+def search_body(
+    asked: Query, *, k: int, group: bool, collapse: bool, ocr: bool
+) -> dict[str, object]:
+    """Return what /v1/search is to be sent for a query, but for its media."""
+    return {
         "query": asked.text,
         "negative": list(asked.negative),
         "where": asked.where,
@@ -56,11 +68,6 @@ def query(
         "collapse": collapse,
         "ocr": ocr,
     }
-    try:
-        wanted |= _media(asked)
-    except (OSError, ValueError):
-        return None
-    return _ask(db, "/v1/search", wanted)
 
 
 def similar(db: Path, segment_id: str, *, k: int) -> Answer | None:
