@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mmsearch import Engine
+from mmsearch.values import Backend
 from serve_speed.running import MMSEARCH, ROOT, Server, running, serving
 from serve_speed.wire import Wire
 
@@ -62,7 +63,10 @@ def questions(begin: int) -> Iterator[str]:
 
 
 def overhead(db: Path, server: Server, *, rounds: int) -> Figures:
-    """The engine's call in this process against the same over HTTP, in turns, k = 10."""
+    """The engine's call in this process against the same over HTTP, in turns, k = 10.
+
+    Both look for near vectors in memory, as a server does with an index that is small.
+    """
     asked = questions(0)
     called: list[float] = []
     served: list[float] = []
@@ -87,7 +91,7 @@ def overhead(db: Path, server: Server, *, rounds: int) -> Figures:
         processor["server"] = server.processor_s() - processor["server"]
         await wire.close()
 
-    with Engine.open(db) as engine:
+    with Engine.open(db, backend=Backend.EXACT) as engine:
         engine.query(next(asked))
         asyncio.run(ask())
     return {

@@ -12,8 +12,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmsearch.errors import (
@@ -65,6 +66,15 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(Unforeseen)
+
+
+def json_response(told: object) -> Response:
+    """Return an answer as JSON.
+
+    Made in the thread that did the work, where what a route returns as it is would be looked
+    through and written out on the event loop, which all requests share.
+    """
+    return Response(to_json(told), media_type="application/json")
 
 
 def error_response(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from mmsearch.engine import Engine
 from mmsearch.errors import BadInput, BadSetting, BadUpload, TooLarge
 from mmsearch.serving.parts import PART_SCHEMA, Upload, Uploads
-from mmsearch.serving.state import Served, answer, served
+from mmsearch.serving.state import Served, State, answer
 from mmsearch.serving.turns import answer_with_media
 from mmsearch.values import Item, Text
 
@@ -95,7 +95,7 @@ _DESCRIBED = {
 
 
 @router.post("/v1/embeddings", openapi_extra=_DESCRIBED, summary="Embed texts, pictures, films")
-async def embeddings(request: Request, state: Annotated[Served, Depends(served)]) -> Response:
+async def embeddings(request: Request, state: State) -> Response:
     """Return a unit vector for each input, in their order."""
     raw = await request.body()
     if len(raw) < _AT_ONCE_BYTES:
@@ -120,7 +120,7 @@ async def embeddings(request: Request, state: Annotated[Served, Depends(served)]
 
 
 @router.get("/v1/models", summary="What can be asked for")
-async def models(state: Annotated[Served, Depends(served)]) -> dict[str, Any]:
+async def models(state: State) -> dict[str, Any]:
     """Return the models of this server, each by its name and by that of its indexes."""
     names = dict.fromkeys(name for known in _names(state).values() for name in known)
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "mmsearch"} for name in names]

@@ -57,6 +57,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings, self.limits = app, settings, settings.limits
         self._keys = [_digest(key) for key in settings.api_keys]
+        self._is_open = settings.is_loopback and not self._keys
         self._hosts = _LOOPBACK_HOSTS | {settings.host.lower()}
         self._held_bytes = 0  # of the bodies of all requests at work
 
@@ -94,8 +95,7 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         hosts = headers.getlist("host")
         # With a key a stranger's page has nothing to gain, and a proxy may pass on its own name.
-        is_open = self._settings.is_loopback and not self._keys
-        if is_open and not (
+        if self._is_open and not (
             len(hosts) == 1
             and (host := _HOST.fullmatch(hosts[0]))
             and host.group(1).lower() in self._hosts

@@ -1,12 +1,10 @@
 """Whether the server lives, whether it can answer, and what it counted."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from mmsearch import __version__
 from mmsearch.serving.metrics import CONTENT_TYPE
-from mmsearch.serving.state import Served, served
+from mmsearch.serving.state import State
 
 router = APIRouter(tags=["health"])
 
@@ -20,7 +18,7 @@ async def healthz() -> dict[str, str]:
 @router.get(
     "/readyz", summary="Models are loaded", responses={503: {"description": "Not yet, or no more"}}
 )
-async def readyz(state: Annotated[Served, Depends(served)], response: Response) -> dict[str, str]:
+async def readyz(state: State, response: Response) -> dict[str, str]:
     """Answer 200 once every model is loaded, and 503 before, and while draining."""
     if state.draining.is_set():
         response.status_code = 503
@@ -32,6 +30,6 @@ async def readyz(state: Annotated[Served, Depends(served)], response: Response) 
 
 
 @router.get("/metrics", summary="Counters, for Prometheus", response_class=Response)
-async def metrics(state: Annotated[Served, Depends(served)]) -> Response:
+async def metrics(state: State) -> Response:
     """Return what was counted, in Prometheus' text format."""
     return Response(state.metrics.text(), media_type=CONTENT_TYPE)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
@@ -22,7 +22,7 @@ from mmsearch.errors import Busy, NotAllowed, NothingToIndex
 from mmsearch.serving.jobs import Job, Jobs, report_json
 from mmsearch.serving.library import Id, Index, find_document
 from mmsearch.serving.parts import is_within, real_path
-from mmsearch.serving.state import Served, answer, served
+from mmsearch.serving.state import Served, State, answer
 
 router = APIRouter(prefix="/v1", tags=["indexing"])
 
@@ -39,7 +39,6 @@ def _plain_glob(glob: str) -> str:
 
 
 Glob = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain_glob)]
-State = Annotated[Served, Depends(served)]
 
 
 class IndexBody(BaseModel):

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from mmsearch import __version__
@@ -21,7 +21,7 @@ from mmsearch.engine import Engine
 from mmsearch.errors import DocumentNotFound, SegmentNotFound, UnreadableFile
 from mmsearch.serving.originals import Original
 from mmsearch.serving.parts import plain_reason
-from mmsearch.serving.state import Served, answer, served
+from mmsearch.serving.state import Served, State, answer
 from mmsearch.serving.turns import answer_with_media
 from mmsearch.values import Document, Kind
 
@@ -39,7 +39,6 @@ Index = Annotated[str | None, Query(max_length=255, description="By default the 
 Id = Annotated[str, Path(max_length=64, description="16 hex digits.")]
 Offset = Annotated[int, Query(ge=0, le=2**31)]
 Limit = Annotated[int, Query(ge=1, le=_MAX_PAGE)]
-State = Annotated[Served, Depends(served)]
 _Found = TypeVar("_Found")
 
 

@@ -14,13 +14,12 @@ import hmac
 from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from mmsearch.serving.state import Served, served
+from mmsearch.serving.state import State
 
 router = APIRouter(include_in_schema=False)
 
@@ -101,7 +100,7 @@ class Door(BaseModel):
 
 
 @router.post("/page/session", status_code=204)
-def enter(door: Door, request: Request, state: Annotated[Served, Depends(served)]) -> Response:
+def enter(door: Door, request: Request, state: State) -> Response:
     """Give whoever has a key the cookie that says so: for this site only, not for scripts."""
     given = session_of(door.key)
     if not is_session(given, state.settings.api_keys):

@@ -8,12 +8,13 @@ Everything that ``mmsearch query`` can ask can be asked here. Media come as data
 of a form; paths of this machine are read only under the server's roots.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
@@ -21,22 +22,14 @@ from starlette.exceptions import HTTPException
 
 from mmsearch.context import Budget
 from mmsearch.errors import BadUpload
+from mmsearch.serving.answers import json_response
 from mmsearch.serving.library import document_id, media_urls, named
 from mmsearch.serving.parts import PART_SCHEMA, Upload, Uploads
-from mmsearch.serving.state import Served, answer, served
+from mmsearch.serving.state import State, answer, served
 from mmsearch.serving.turns import answer_with_media
 from mmsearch.values import Hit, Kind, Query
 
-
-async def _closing(request: Request) -> AsyncIterator[None]:
-    """Close the files of a form, which nobody else does, once the request is answered."""
-    try:
-        yield
-    finally:
-        await request.close()
-
-
-router = APIRouter(tags=["search"], dependencies=[Depends(_closing)])
+router = APIRouter(tags=["search"])
 
 MAX_K = 1_000
 _MAX_CONTEXT = 100  # hits, each of which may be a page to be drawn
@@ -138,49 +131,58 @@ def _described(model: type[BaseModel]) -> dict[str, Any]:
 # ---------------------------------------------------------------- routes
 
 
-@router.post("/v1/search", openapi_extra=_described(SearchBody), summary="Find the best hits")
-async def search(request: Request, state: Annotated[Served, Depends(served)]) -> dict[str, Any]:
+@router.post(
+    "/v1/search",
+    response_model=dict[str, Any],
+    openapi_extra=_described(SearchBody),
+    summary="Find the best hits",
+)
+async def search(request: Request, state: State) -> Response:
     """Return the best hits, best first."""
-    body, files = await _read(request, SearchBody)
-    name, engine = named(state, body.index)
+    async with _asked(request, SearchBody) as (body, files):
+        name, engine = named(state, body.index)
 
-    def work() -> dict[str, Any]:
-        with Uploads(state.settings) as uploads, uploads.named():
-            query = _query(body, files, uploads)
-            began = time.perf_counter()
-            hits = engine.query(
-                query, k=body.k, group=body.group, collapse=body.collapse, ocr=body.ocr
-            )
-            return _told(hits, name, engine.space.id, time.perf_counter() - began)
+        def work() -> Response:
+            with Uploads(state.settings) as uploads, uploads.named():
+                query = _query(body, files, uploads)
+                began = time.perf_counter()
+                hits = engine.query(
+                    query, k=body.k, group=body.group, collapse=body.collapse, ocr=body.ocr
+                )
+                return _told(hits, name, engine.space.id, time.perf_counter() - began)
 
-    return await _answered(request, work, body, files)
+        return await _answered(request, work, body, files)
 
 
-@router.post("/v1/context", openapi_extra=_described(ContextBody), summary="Fill a prompt")
-async def context(request: Request, state: Annotated[Served, Depends(served)]) -> dict[str, Any]:
+@router.post(
+    "/v1/context",
+    response_model=dict[str, Any],
+    openapi_extra=_described(ContextBody),
+    summary="Fill a prompt",
+)
+async def context(request: Request, state: State) -> Response:
     """Return the best hits as parts of a prompt: text, picture and citation."""
-    body, files = await _read(request, ContextBody)
-    _, engine = named(state, body.index)
-    budget = Budget(
-        max_tokens=body.max_tokens, max_pixels=body.max_pixels, image_pixels=body.image_pixels
-    )
+    async with _asked(request, ContextBody) as (body, files):
+        _, engine = named(state, body.index)
+        budget = Budget(
+            max_tokens=body.max_tokens, max_pixels=body.max_pixels, image_pixels=body.image_pixels
+        )
 
-    def work() -> dict[str, Any]:
-        with Uploads(state.settings) as uploads, uploads.named():
-            parts = engine.context(_query(body, files, uploads), k=body.k, budget=budget)
-            return {"parts": [part.as_dict() for part in parts], "space": engine.space.id}
+        def work() -> Response:
+            with Uploads(state.settings) as uploads, uploads.named():
+                parts = engine.context(_query(body, files, uploads), k=body.k, budget=budget)
+                told = {"parts": [part.as_dict() for part in parts], "space": engine.space.id}
+                return json_response(told)
 
-    return await answer_with_media(request, work)
+        return await answer_with_media(request, work)
 
 
-@router.post("/v1/similar", summary="Find more like a segment")
-async def similar(
-    request: Request, body: SimilarBody, state: Annotated[Served, Depends(served)]
-) -> dict[str, Any]:
+@router.post("/v1/similar", response_model=dict[str, Any], summary="Find more like a segment")
+async def similar(request: Request, body: SimilarBody, state: State) -> Response:
     """Return the segments most like one of the index, itself left out."""
     name, engine = named(state, body.index)
 
-    def work() -> dict[str, Any]:
+    def work() -> Response:
         began = time.perf_counter()
         hits = engine.similar(body.segment, k=body.k)
         return _told(hits, name, engine.space.id, time.perf_counter() - began)
@@ -194,24 +196,31 @@ _Files = list[tuple[str, UploadFile]]
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
-async def _read(request: Request, model: type[_Body]) -> tuple[_Body, _Files]:
-    """Return the fields of a body, JSON or a form, and the files of a form by their field."""
+@contextlib.asynccontextmanager
+async def _asked(request: Request, model: type[_Body]) -> AsyncIterator[tuple[_Body, _Files]]:
+    """Yield the fields of a body, JSON or a form, and the files of a form by their field.
+
+    Files are closed at the end of the block.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         raw = await request.body()
         if len(raw) < _AT_ONCE_BYTES:
-            return _checked(_parsed(raw), model), []
-        return await answer(request, lambda: _checked(_parsed(raw), model)), []
+            body = _checked(_parsed(raw), model)
+        else:
+            body = await answer(request, lambda: _checked(_parsed(raw), model))
+        yield body, []
+        return
     if kind != "multipart/form-data":
         raise HTTPException(415, "the body is neither application/json nor multipart/form-data")
     limits = served(request).settings.limits
-    form = await request.form(
+    async with request.form(
         max_files=limits.max_media,
         max_fields=4 * limits.max_parts,
         max_part_size=limits.max_body_bytes,
-    )
-    fields, files = _of_form(form.multi_items())
-    return _checked(fields, model), files
+    ) as form:
+        fields, files = _of_form(form.multi_items())
+        yield _checked(fields, model), files
 
 
 _AT_ONCE_BYTES = 256 * 1024  # parsed in a millisecond; more goes to a thread
@@ -300,8 +309,8 @@ def _medium(given: str, kind: Kind, name: str, uploads: Uploads, *, page: int = 
 
 
 async def _answered(
-    request: Request, work: Callable[[], dict[str, Any]], body: SearchBody, files: _Files
-) -> dict[str, Any]:
+    request: Request, work: Callable[[], Response], body: SearchBody, files: _Files
+) -> Response:
     """Answer at once where there are only words, else in turn."""
     has_media = bool(files or body.images or body.video or body.page) or (
         isinstance(body.query, list) and any(not isinstance(part, str) for part in body.query)
@@ -312,12 +321,9 @@ async def _answered(
 # ---------------------------------------------------------------- from hits to an answer
 
 
-def _told(hits: Sequence[Hit], index: str | None, space: str, took_s: float) -> dict[str, Any]:
-    return {
-        "hits": [hit_json(hit, index) for hit in hits],
-        "space": space,
-        "took_ms": round(took_s * 1000, 1),
-    }
+def _told(hits: Sequence[Hit], index: str | None, space: str, took_s: float) -> Response:
+    told = [hit_json(hit, index) for hit in hits]
+    return json_response({"hits": told, "space": space, "took_ms": round(took_s * 1000, 1)})
 
 
 def hit_json(hit: Hit, index: str | None) -> dict[str, Any]:

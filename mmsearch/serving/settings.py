@@ -44,7 +44,7 @@ class Limits:
     max_text_chars: int = 200_000
     max_json_depth: int = 32
     queue: int = 256
-    threads: int = 64
+    threads: int = 32
     cache_bytes: int = 64 * 2**20
     head_timeout_s: float = 15.0
     body_timeout_s: float = 60.0

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import HTTPException
+from fastapi import Depends, HTTPException
 from starlette.requests import HTTPConnection, Request
 
 from mmsearch.engine import Engine
@@ -170,9 +170,16 @@ class Served:
 
 
 def served(request: HTTPConnection) -> Served:
-    """Return what the server holds: a dependency of every route."""
+    """Return what the server holds."""
     state: Served = request.app.state.served
     return state
+
+
+async def _served(request: HTTPConnection) -> Served:
+    return served(request)  # a dependency that is no coroutine takes two turns of a thread
+
+
+State = Annotated[Served, Depends(_served)]  # what every route depends on
 
 
 async def answer(request: Request, work: Callable[[], Answer]) -> Answer:

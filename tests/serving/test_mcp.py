@@ -155,21 +155,20 @@ def test_pictures_stand_behind_the_hits_they_belong_to(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("narrowed", "expected"),
     [
-        ({"kinds": ["image"]}, {"red.png", "blue.png"}),
-        ({"path": "*.txt"}, {"museum.txt"}),
-        ({"where": "page = 1"}, {"report.pdf"}),
-        ({"kinds": ["pdf"], "group": True}, {"report.pdf"}),
-        ({"min_score": 1.0}, set()),
+        ({"kinds": ["image"]}, ["blue.png", "red.png"]),
+        ({"path": "*.txt"}, ["museum.txt"]),
+        ({"where": "page = 1"}, ["report.pdf"]),
+        ({"kinds": ["pdf"], "group": True}, ["report.pdf"]),
+        ({"min_score": 1.0}, []),
     ],
     ids=str,
 )
 def test_a_search_can_be_narrowed(
-    narrowed: dict[str, Any], expected: set[str], engine: Engine
+    narrowed: dict[str, Any], expected: list[str], engine: Engine
 ) -> None:
     found = hits(ask(engine, "search", query="museum pump chart", k=10, **narrowed))
 
-    assert {Path(hit["path"]).name for hit in found} == expected
-    assert len(found) == len(expected)
+    assert sorted(Path(hit["path"]).name for hit in found) == expected
 
 
 def test_show_gives_all_the_words_and_a_page_that_can_be_read(

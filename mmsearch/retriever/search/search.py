@@ -30,7 +30,8 @@ from mmsearch.retriever.search.fusion import (
 )
 from mmsearch.retriever.search.grouping import best_of_alike, best_of_each
 from mmsearch.retriever.search.question import Question
-from mmsearch.retriever.store.snapshot import Match, Outline, Shown
+from mmsearch.retriever.store.known import Outline, Shown
+from mmsearch.retriever.store.snapshot import Match
 from mmsearch.retriever.store.store import Snapshot, Store
 from mmsearch.retriever.store.words import Words, asked_words
 from mmsearch.values import Hit, View
@@ -143,10 +144,12 @@ class Searcher:
             )
         if question.text is not None:
             asked[Signal.TEXT] = partial(by_vector, View.TEXT, question.text, question.text_side)
-        if len(asked) < 2:
-            return {signal: ask() for signal, ask in asked.items()}
-        answers = {signal: _threads().submit(ask) for signal, ask in asked.items()}
-        return {signal: answer.result() for signal, answer in answers.items()}
+        # This thread would only wait: it makes the last of them, or all that are in memory.
+        near_rows = [one for one in asked if one is not Signal.WORDS]
+        here = near_rows[-1:] if near is snapshot else near_rows
+        beside = {one: _threads().submit(ask) for one, ask in asked.items() if one not in here}
+        made: dict[Signal, _List] = {one: asked[one]() for one in here}
+        return {one: made[one] if one in made else beside[one].result() for one in asked}
 
     def _candidates(
         self, snapshot: Snapshot, question: Question, lists: "Mapping[Signal, _List]"

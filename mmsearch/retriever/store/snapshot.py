@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mmsearch.errors import SegmentNotFound, StoreDamaged, StoreError
 from mmsearch.retriever.seams import Neighbour
 from mmsearch.retriever.store import ann
+from mmsearch.retriever.store.known import KnownRows, Outline, Shown
 from mmsearch.retriever.store.media import Media
 from mmsearch.retriever.store.rows import (
     LOCATOR_COLUMNS,
@@ -62,14 +63,6 @@ SHOWN_COLUMNS = ("path", "kind", *LOCATOR_COLUMNS, "text", "about")
 SPARE = 8  # more rows than wanted that are asked for, for ties at the end
 KNOWN_FILTERS = 64  # of which a snapshot remembers the rows that fit
 FEW_UNKNOWN = 8  # one of so many whose place is not known is looked up by itself
-KNOWN_ROWS = 20_000  # of which it remembers where they lie and how they are ranked
-
-
-class Outline(NamedTuple):
-    """What of a segment decides how it is ranked; see `StoredSegment`."""
-
-    num_words: int
-    views: frozenset[View]
 
 
 class Answer(NamedTuple):
@@ -98,16 +91,6 @@ class Answers:
         outlines = map(Outline, num_words, map(VIEWS_SAID.__getitem__, views))
         rows = list(map(Answer, scores.tolist(), names, commits, row_ids, outlines))
         return cls(rows, cut=found.num_rows == limit)
-
-
-class Shown(NamedTuple):
-    """What a person gets to see of a segment; see `StoredSegment`."""
-
-    path: str
-    kind: Kind
-    locator: Locator
-    text: str
-    about: str
 
 
 class Match(NamedTuple):
@@ -179,7 +162,7 @@ class Snapshot:
         self._lock = threading.Lock()
         self._indexes: dict[str, ann.Trained | None] = {}
         self._few_rows: dict[str, list[int] | None] = {}
-        self._known: dict[str, _Known] = {}
+        self._known = KnownRows()
 
     @property
     def documents(self) -> list[Document]:
@@ -306,10 +289,8 @@ class Snapshot:
         found = self._matching(text, k, where)
         if not found:
             return []
-        rows = self._segments.take([one.row_id for one in found], (*TEXT_COLUMNS, ROW_ID))
-        columns = (rows[name].to_pylist() for name in (ROW_ID, *TEXT_COLUMNS))
-        texts = {row_id: "\n".join(of_row) for row_id, *of_row in zip(*columns, strict=True)}
-        return [Match(one.segment_id, one.score, texts[one.row_id]) for one in found]
+        shown = self.shown([one.segment_id for one in found])
+        return [Match(one.segment_id, one.score, shown[one.segment_id].all_text) for one in found]
 
     def _matching(self, text: str, k: int, where: str | None) -> list[Answer]:
         asked = asked_words(utf8(text)[:LONGEST_QUESTION])
@@ -353,31 +334,18 @@ class Snapshot:
             live = [row for row in answers.rows if row.commit_id in self.live]
             live.sort(key=lambda row: (-row.score, row.segment_id))
             if not answers.cut or (len(live) > k and live[k - 1].score > live[-1].score):
-                self._remember((one.segment_id, one.row_id, one.outline) for one in live[:k])
+                self._known.keep((one.segment_id, one.row_id, one.outline) for one in live[:k])
                 return live[:k]
             limit *= 2
 
-    def _remember(self, found: Iterable[tuple[str, int, Outline]]) -> None:
-        """Keep where rows lie and their outlines: whoever asks next need not look them up."""
-        with self._lock:
-            self._make_room()
-            self._known.update((name, _Known(row_id, outline)) for name, row_id, outline in found)
-
     def unknown(self, ids: Sequence[str]) -> list[int]:
         """Return the places in ``ids`` of segments whose outline would have to be looked up."""
-        with self._lock:
-            return [place for place, one in enumerate(ids) if one not in self._known]
+        outlines = self._known.outlines(ids)
+        return [place for place, one in enumerate(ids) if one not in outlines]
 
     def learn(self, outlines: Mapping[str, Outline]) -> None:
         """Take over the outlines of segments from who has them at hand: a copy of the rows."""
-        with self._lock:
-            self._make_room()
-            for name, outline in outlines.items():
-                self._known.setdefault(name, _Known(None, outline))
-
-    def _make_room(self) -> None:
-        if len(self._known) > KNOWN_ROWS:
-            self._known = dict(list(self._known.items())[KNOWN_ROWS // 2 :])
+        self._known.learn(outlines)
 
     @property
     def live(self) -> frozenset[str]:
@@ -394,8 +362,7 @@ class Snapshot:
 
     def outlines(self, ids: Sequence[str]) -> dict[str, Outline]:
         """Return the outlines of these segments; unknown ids are left out."""
-        with self._lock:
-            known = {one: self._known[one].outline for one in ids if one in self._known}
+        known = self._known.outlines(ids)
         others = [one for one in ids if one not in known]
         if not others:
             return known
@@ -404,12 +371,14 @@ class Snapshot:
             (row["segment_id"], row[ROW_ID], Outline(row["num_words"], VIEWS_SAID[row["views"]]))
             for row in self._rows(columns, any_of("segment_id", sorted(others)))
         ]
-        self._remember(found)
+        self._known.keep(found)
         return known | {name: outline for name, _, outline in found}
 
     def shown(self, ids: Sequence[str]) -> dict[str, Shown]:
         """Return what there is to see of these segments; unknown ids are left out."""
-        return {
+        known = self._known.shown(ids)
+        others = [one for one in ids if one not in known]
+        found = {
             row["segment_id"]: Shown(
                 path=row["path"],
                 kind=Kind(row["kind"]),
@@ -417,8 +386,10 @@ class Snapshot:
                 text=row["text"],
                 about=row["about"],
             )
-            for row in self._rows_of(ids, SHOWN_COLUMNS)
+            for row in (self._rows_of(others, SHOWN_COLUMNS) if others else ())
         }
+        self._known.keep_shown(found)
+        return known | found
 
     def paths(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the paths of the documents of these segments."""
@@ -457,9 +428,7 @@ class Snapshot:
 
     def _rows_of(self, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of these segments, in no order, their ids in them."""
-        with self._lock:
-            places = {one: self._known[one].row_id for one in ids if one in self._known}
-        known = {row_id: one for one, row_id in places.items() if row_id is not None}
+        known = self._known.names(ids)
         if FEW_UNKNOWN * (len(ids) - len(known)) > len(ids):
             known = {}  # one question for all of them takes no longer than for these
         rows = []
@@ -477,13 +446,6 @@ class Snapshot:
     def _rows(self, columns: Sequence[str], where: str) -> list[dict[str, Any]]:
         rows = self._segments.rows(columns, where).to_pylist()
         return [row for row in rows if row["commit_id"] in self.live]
-
-
-class _Known(NamedTuple):
-    """What a snapshot remembers of a row; where it lies only if that was looked up."""
-
-    row_id: int | None
-    outline: Outline
 
 
 def _near(found: Iterable[Answer]) -> list[Neighbour]:

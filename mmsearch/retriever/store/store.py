@@ -41,6 +41,7 @@ from mmsearch.retriever.store.snapshot import Snapshot, take_snapshot
 from mmsearch.retriever.store.tables import FOLDER as TABLES_FOLDER
 from mmsearch.retriever.store.tables import Table, create_tables, memory, open_tables
 from mmsearch.retriever.store.tags import Tag, Tags
+from mmsearch.retriever.store.together import Together
 from mmsearch.retriever.store.writer import Writer, new_commit_id
 from mmsearch.values import Document, Kind, Space, Status, View
 
@@ -119,6 +120,7 @@ class Store:
         self._opened: _Opened | None = None
         self._latest: Snapshot | None = None
         self._taking = threading.RLock()
+        self._look = Together(self._newest, self._taking)
 
     @classmethod
     def create(cls, path: Path, space: Space) -> "Store":
@@ -218,15 +220,18 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """Return the state of the index now; use one snapshot for what belongs together."""
-        with self._taking:
-            now, latest = self._current(), self._latest
-            if (
-                latest is None
-                or latest.version != now.segments.version
-                or latest.manifest.version != now.documents.version
-            ):
-                self._latest = latest = take_snapshot(now.documents, now.segments, now.media)
-            return latest
+        return self._look.ask()
+
+    def _newest(self) -> Snapshot:
+        """Look at the versions of the tables, with ``_taking`` held."""
+        now, latest = self._current(), self._latest
+        if (
+            latest is None
+            or latest.version != now.segments.version
+            or latest.manifest.version != now.documents.version
+        ):
+            self._latest = latest = take_snapshot(now.documents, now.segments, now.media)
+        return latest
 
     def _current(self) -> _Opened:
         """Return the data folder that answers, opened anew where index.json has changed."""
@@ -319,7 +324,7 @@ class Store:
     def export(self, out: Path) -> Dump:
         """Write the state of the index now to the new or empty folder ``out``; see `dump`."""
         with self._taking:
-            now, snapshot = self._current(), self.snapshot()
+            now, snapshot = self._current(), self._newest()
         documents = now.documents.at(snapshot.manifest.version)
         return write_dump(documents, snapshot, now.media, now.header, out)
 

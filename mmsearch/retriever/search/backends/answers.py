@@ -33,7 +33,8 @@ from mmsearch.retriever.store.rows import any_of
 
 if TYPE_CHECKING:
     from mmsearch.retriever.search.backends.rows import Mask, Places
-    from mmsearch.retriever.store.snapshot import Outline, Snapshot
+    from mmsearch.retriever.store.known import Outline
+    from mmsearch.retriever.store.snapshot import Snapshot
     from mmsearch.values import Vectors, View
 
 KEPT_FILTERS = 16

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmsearch.errors import StoreError
+from mmsearch.retriever.store.known import Outline
 from mmsearch.retriever.store.rows import VECTOR_COLUMN, any_of
-from mmsearch.retriever.store.snapshot import FOUND_COLUMNS, VIEWS_SAID, Outline
+from mmsearch.retriever.store.snapshot import FOUND_COLUMNS, VIEWS_SAID
 from mmsearch.values import View
 
 if TYPE_CHECKING:
