@@ -75,6 +75,9 @@ def serve(
         mmsearch serve --port 0 --root ./docs
         mmsearch serve --host 0.0.0.0 --api-key-file keys.txt
     """
+    from mmsearch.serving.arenas import keep_few_arenas
+
+    keep_few_arenas()
     from mmsearch.serving.server import serve as run
 
     settings = Settings(
