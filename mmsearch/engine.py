@@ -8,23 +8,19 @@ first vector is needed: opening an index, listing it or checking it is quick.
 """
 
 import contextlib
-import os
-import shlex
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from mmsearch.errors import (
     EmptyQuery,
     ModelNotFound,
-    NothingToIndex,
     SegmentNotFound,
-    StoreLocked,
     StoreNotFound,
     UnreadableFile,
 )
@@ -42,7 +38,6 @@ from mmsearch.values import (
     Role,
     Segment,
     Space,
-    Status,
     Text,
     View,
     given_id,
@@ -60,59 +55,13 @@ if TYPE_CHECKING:
     from mmsearch.retriever.search.backends import Backends
     from mmsearch.retriever.search.question import Question
     from mmsearch.retriever.search.search import Searcher
-    from mmsearch.retriever.store.store import Problem, Store, StoredSegment
+    from mmsearch.retriever.store.store import Store, StoredSegment
+    from mmsearch.status import IndexStatus
     from mmsearch.values import Vectors
 
 DEFAULT_MODEL = "default"
 _AS_MADE = ModelSettings()
-_LOCK_POLL_S = 0.25  # between two tries of a watcher, while another process is writing
 _QUERY_WORKERS = 2  # kept between queries, so that several threads may ask with media
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexStatus:
-    """What an index holds.
-
-    schema:       of its tables
-    documents:    how many by kind, those that could be read
-    awaits_ocr:   of these, how many have words in pictures that are still to be read
-    bytes:        size on disk
-    backend:      what looks for near vectors, as `Engine.open` was told; never "auto"
-    vector_index: for each view, what it looks into: "every row", or the name of an index
-    tags:         names of states that are kept
-    """
-
-    path: str
-    schema: int
-    space: Space
-    documents: dict[str, int]
-    segments: int
-    awaits_ocr: int
-    bytes: int
-    backend: Backend
-    vector_index: dict[str, str]
-    tags: tuple[str, ...]
-    failed: tuple[Document, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return {
-            "path": self.path,
-            "model": self.space.model,
-            "space": self.space.id,
-            "effort": self.space.effort,
-            "dims": self.space.dim,
-            "max_pixels": self.space.max_pixels,
-            "schema": self.schema,
-            "documents": self.documents,
-            "segments": self.segments,
-            "awaits_ocr": self.awaits_ocr,
-            "bytes": self.bytes,
-            "backend": str(self.backend),
-            "vector_index": self.vector_index,
-            "tags": list(self.tags),
-            "failed": [{"path": one.path, "reason": one.error} for one in self.failed],
-        }
 
 
 class Engine:
@@ -301,11 +250,13 @@ class Engine:
 
         Raises NothingToIndex as `index` does.
         """
+        from mmsearch.indexers.planning import Wanted, plan_of
         from mmsearch.retriever.store.store import Store
 
         path = Path(db)
         manifest = Store.open(path).documents() if Store.exists(path) else []
-        return _plan(path, manifest, paths, include, exclude, retry_failed, again)
+        wanted = Wanted(paths, include, exclude, retry_failed=retry_failed, again=again)
+        return plan_of(path, manifest, wanted)
 
     @classmethod
     def estimate(
@@ -377,6 +328,7 @@ class Engine:
         """
         from mmsearch.indexers import pipeline
         from mmsearch.indexers.kept import KeptSegments
+        from mmsearch.indexers.planning import Wanted, plan_of
         from mmsearch.indexers.rates import add_rates
         from mmsearch.indexers.sandbox import default_workers
         from mmsearch.retriever.search.backends import keep_fresh
@@ -387,11 +339,19 @@ class Engine:
             began = time.perf_counter()
             before = self._store.snapshot()
             manifest = before.documents
-            if (
-                plan is None or manifest or within is not None
-            ):  # a plan holds as long as there is nothing else
-                plan = _plan(
-                    self.path, manifest, paths, include, exclude, retry_failed, again, only, within
+            if plan is None or manifest or within is not None:  # it holds while nothing else does
+                plan = plan_of(
+                    self.path,
+                    manifest,
+                    Wanted(
+                        paths,
+                        include,
+                        exclude,
+                        retry_failed=retry_failed,
+                        again=again,
+                        only=only,
+                        within=within,
+                    ),
                 )
             report = pipeline.run(
                 plan,
@@ -440,8 +400,26 @@ class Engine:
         The rest is as for `index`. Raises NothingToIndex for a path that does not exist.
         """
         from mmsearch.indexers.discover import discover
-        from mmsearch.indexers.plan import emptied
+        from mmsearch.indexers.following import follow
+        from mmsearch.indexers.planning import Wanted, plan_of
         from mmsearch.indexers.watch import Watch
+
+        def has_work(manifest: Sequence[Document], changed: Sequence[Path]) -> bool:
+            plan = plan_of(self.path, manifest, Wanted(paths, include, exclude, only=changed))
+            return bool(plan.read or plan.touched or plan.gone or (ocr and plan.awaiting))
+
+        def index(changed: Sequence[Path], is_first: bool) -> "IndexReport":
+            return self.index(
+                paths,
+                on_progress=on_progress,
+                include=include,
+                exclude=exclude,
+                ocr=ocr,
+                retry_failed=retry_failed and is_first,
+                again=again and is_first,
+                only=changed,
+                num_workers=num_workers,
+            )
 
         for path in paths:
             next(discover([Path(path)]), None)  # raises where there is none
@@ -453,33 +431,14 @@ class Engine:
             poll_every_s=poll_every_s,
             on_notice=on_notice,
         )
-        is_empty: Collection[Path] = ()
-        for number, changed in enumerate(watch):
-            is_first = number == 0
-            manifest = self._store.documents()
-            was_empty, is_empty = is_empty, emptied(map(Path, paths), (d.path for d in manifest))
-            for root in is_empty:
-                if root not in was_empty:
-                    on_notice(f"{root} is empty: what the index holds of it stays until it is not")
-            if not is_first:
-                plan = _plan(self.path, manifest, paths, include, exclude, False, False, changed)
-                if not (plan.read or plan.touched or plan.gone or (ocr and plan.awaiting)):
-                    continue
-            index = partial(
-                self.index,
-                paths,
-                on_progress=on_progress,
-                include=include,
-                exclude=exclude,
-                ocr=ocr,
-                retry_failed=retry_failed and is_first,
-                again=again and is_first,
-                only=changed,
-                num_workers=num_workers,
-            )
-            report = _when_unlocked(index, on_notice)
-            if is_first or report.documents or report.removed or report.failed:
-                yield report
+        yield from follow(
+            watch,
+            paths,
+            manifest=self._store.documents,
+            has_work=has_work,
+            index=index,
+            on_notice=on_notice,
+        )
 
     def remove(self, paths: Sequence[str | Path]) -> int:
         """Take the documents at these paths, or under these folders, out of the index.
@@ -754,38 +713,11 @@ class Engine:
 
     # ------------------------------------------------------------ look
 
-    def status(self) -> IndexStatus:
+    def status(self) -> "IndexStatus":
         """Return what the index holds."""
-        from mmsearch.retriever.search import backends
-        from mmsearch.retriever.store.ann import trained
-        from mmsearch.retriever.store.rows import VECTOR_COLUMN
+        from mmsearch.status import status_of
 
-        counts = self._store.counts()
-        documents = self._store.documents()
-        backend = self._backend
-        if backend is Backend.AUTO:
-            backend = Backend.FAISS if backends.exists(self._store.home) else Backend.LANCE
-        looked_into = dict.fromkeys(map(str, View), "every row")
-        if backend is not Backend.EXACT:
-            table = self._store.snapshot().table
-            for view, column in VECTOR_COLUMN.items():
-                if backend is Backend.FAISS:
-                    looked_into[str(view)] = "the faiss file"
-                elif index := trained(table, column):
-                    looked_into[str(view)] = index.name
-        return IndexStatus(
-            path=str(self.path),
-            schema=self._store.header.schema_version,
-            space=self.space,
-            documents={str(kind): count for kind, count in sorted(counts.documents.items())},
-            segments=counts.num_segments,
-            awaits_ocr=sum(one.awaits_ocr for one in documents),
-            bytes=counts.num_bytes,
-            backend=backend,
-            vector_index=looked_into,
-            tags=tuple(tag.name for tag in self._store.tags()),
-            failed=tuple(one for one in documents if one.status is Status.FAILED),
-        )
+        return status_of(self._store, self._backend)
 
     def documents(self, paths: Sequence[str | Path] | None = None) -> list[Document]:
         """Return the documents at these paths, or under these folders, by path; else all."""
@@ -851,70 +783,3 @@ class Engine:
             self._reading_sandbox(),
             max_pixels=max_pixels,
         )
-
-    def check(self) -> "list[Problem]":
-        """Return what is wrong with the index: nothing, if it is whole."""
-        return self._store.check()
-
-
-def _when_unlocked(
-    index: "Callable[[], IndexReport]", on_notice: Callable[[str], object]
-) -> "IndexReport":
-    """Do it as soon as no other process is writing to the index."""
-    has_said = False
-    while True:
-        try:
-            return index()
-        except StoreLocked as error:
-            if not has_said:
-                on_notice(f"{error}: waiting for it to finish")
-            has_said = True
-            time.sleep(_LOCK_POLL_S)
-
-
-def _plan(
-    db: Path,
-    manifest: Sequence[Document],
-    paths: Sequence[str | Path],
-    include: Sequence[str],
-    exclude: Sequence[str],
-    retry_failed: bool,
-    again: bool,
-    only: Sequence[str | Path] | None = None,
-    within: Sequence[str | Path] | None = None,
-) -> "Plan":
-    from mmsearch.indexers.discover import affected_by, discover, discover_again, lying_in
-    from mmsearch.indexers.plan import emptied, make_plan
-    from mmsearch.indexers.watch import at_or_below
-
-    roots = [Path(path) for path in paths]
-    unmounted = emptied(roots, (document.path for document in manifest))
-    if only is not None:
-        kept = {Path(os.path.abspath(root)) for root in unmounted}
-        changed = [path for path in affected_by(only) if path not in kept]
-        return make_plan(
-            lying_in(within, discover_again(roots, changed, include=include, exclude=exclude)),
-            {document.path: document for document in at_or_below(changed, manifest)},
-            [Path("/")],  # what is left of the manifest lies at or below what changed
-            retry_failed=retry_failed,
-            again=again,
-        )
-    for root, number in unmounted.items():
-        folder, index = shlex.quote(str(root)), shlex.quote(str(db))
-        raise NothingToIndex(
-            root,
-            f"it is empty, and the index knows {number} documents in it",
-            hint="mount what belongs there; if they were deleted: "
-            f"mmsearch remove {folder} --db {index}",
-        )
-    plan = make_plan(
-        lying_in(within, discover(roots, include=include, exclude=exclude)),
-        {document.path: document for document in manifest},
-        roots,
-        retry_failed=retry_failed,
-        again=again,
-    )
-    if not plan.num_supported and not plan.gone:
-        reason = f"no supported file among the {plan.unsupported} found"
-        raise NothingToIndex(", ".join(map(str, paths)), reason)
-    return plan

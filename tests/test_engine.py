@@ -14,7 +14,7 @@ import pytest
 from conftest import WordEmbedder
 from PIL import Image
 
-from mmsearch import Engine, Hit, Item, Query
+from mmsearch import Engine, Hit, Item, Query, upkeep
 from mmsearch.errors import (
     BadFilter,
     BadInput,
@@ -311,7 +311,7 @@ def test_an_interrupted_run_keeps_what_was_done_and_resumes(engine: Engine, docs
     resumed = engine.index([docs], ocr=False)
     assert resumed.documents + resumed.skipped == 35
     assert engine.status().segments == 37
-    assert engine.check() == []
+    assert upkeep.check(engine.path) == []
 
 
 def test_preview_says_what_would_be_done_and_makes_nothing(docs: Path, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_a_read_never_makes_an_index(tmp_path: Path) -> None:
 def test_an_index_can_be_looked_at_without_its_model(indexed: Engine) -> None:
     with Engine.open(indexed.path) as engine:
         assert engine.status().segments == 7
-        assert engine.check() == []
+        assert upkeep.check(engine.path) == []
         with pytest.raises(ModelNotFound, match="words"):
             engine.query("cat")
 

@@ -37,7 +37,7 @@ def test_a_text_is_found_whole_by_its_id(engine: Engine) -> None:
     assert [given_id(hit.path) for hit in hits] == ["2"]
     assert hits[0].text.endswith("And barks. ")
     assert engine.status().documents == {"text": 2}
-    assert engine.check() == []
+    assert upkeep.check(engine.path) == []
 
 
 def test_adding_an_id_again_replaces_its_text_and_keeps_its_segment(engine: Engine) -> None:
@@ -83,7 +83,7 @@ def test_a_text_of_blanks_is_kept_though_nothing_finds_it(engine: Engine) -> Non
 
     assert engine.status().segments == 2
     assert found(engine, "dog") == ["2"]
-    assert engine.check() == []
+    assert upkeep.check(engine.path) == []
 
 
 def test_no_texts_change_nothing(engine: Engine) -> None:
@@ -151,7 +151,7 @@ def test_a_rebuild_takes_texts_along(engine: Engine, tmp_path: Path) -> None:
     with Engine.open(engine.path, model=WordEmbedder("others")) as rebuilt:
         assert found(rebuilt, "hokusai", k=1) == ["2"]
         assert sorted(map(str, found(rebuilt, "cat dog museum"))) == ["1", "2", "None"]
-        assert rebuilt.check() == []
+        assert upkeep.check(rebuilt.path) == []
 
 
 def test_texts_alone_are_rebuilt(engine: Engine) -> None:
@@ -197,4 +197,4 @@ def test_what_was_added_is_there_after_a_kill(engine: Engine) -> None:
     assert found(engine, "cat") == ["1"]
     engine.add_texts({"2": "The cat too."})
     assert sorted(map(str, found(engine, "cat"))) == ["1", "2"]
-    assert engine.check() == []
+    assert upkeep.check(engine.path) == []

@@ -11,6 +11,7 @@ import pytest
 from conftest import WordEmbedder
 
 from mmsearch import Engine
+from mmsearch.upkeep import check
 
 ROUNDS = 4
 GRACE_S = 30.0
@@ -79,7 +80,7 @@ def test_a_killed_run_is_resumed_to_exactly_the_right_rows(docs: Path, tmp_path:
         assert resumed.documents + resumed.skipped == 120
         assert rows_of(killed) == rows_of(calm)
         assert len(rows_of(killed)) == 180
-        assert killed.check() == []
+        assert check(killed.path) == []
 
 
 def test_a_killed_run_leaves_every_document_whole_or_absent(docs: Path, tmp_path: Path) -> None:

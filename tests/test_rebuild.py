@@ -13,7 +13,7 @@ from conftest import WordEmbedder
 from mmsearch import Engine, ModelSettings
 from mmsearch.errors import FilesGone, SpaceMismatch, StoreLocked
 from mmsearch.retriever.models.tiny import write_random_checkpoint
-from mmsearch.upkeep import rebuild
+from mmsearch.upkeep import check, rebuild
 
 OTHER = WordEmbedder("other")
 # Kills itself once the new data folder holds a document, or, told so, when the disk is full.
@@ -82,7 +82,7 @@ def test_the_same_documents_are_found_in_the_new_space(db: Path) -> None:
     assert (report.run.documents, report.missing) == (3, ())
     with Engine.open(db, model=OTHER) as engine:
         assert rows_of(engine) == rows
-        assert engine.check() == []
+        assert check(engine.path) == []
         assert [Path(hit.path).name for hit in engine.query("cat", k=1)] == ["cat.md"]
         assert engine.index([db.parent / "docs"], ocr=False, num_workers=1).documents == 0, (
             "all are known"
@@ -141,7 +141,7 @@ def test_a_killed_rebuild_goes_on_where_it_was(docs: Path, db: Path) -> None:
     assert report.run.documents + report.run.skipped == 63
     with Engine.open(db, model=OTHER) as engine:
         assert rows_of(engine) == rows
-        assert engine.check() == []
+        assert check(engine.path) == []
 
 
 def test_another_model_begins_anew(db: Path) -> None:
@@ -158,7 +158,7 @@ def test_another_model_begins_anew(db: Path) -> None:
     assert (report.run.documents, report.run.skipped) == (3, 0)
     with Engine.open(db) as engine:
         assert engine.space.model == "third"
-        assert engine.check() == []
+        assert check(engine.path) == []
         assert len(rows_of(engine)) == 4
 
 
@@ -168,12 +168,12 @@ def test_a_full_disk_leaves_the_old_index_as_it_was(db: Path) -> None:
     assert "mmsearch.errors.Store" in done.stderr
     with Engine.open(db, model=WordEmbedder()) as engine:
         assert len(rows_of(engine)) == 4
-        assert engine.check() == []
+        assert check(engine.path) == []
         assert [Path(hit.path).name for hit in engine.query("cat", k=1)] == ["cat.md"]
     assert rebuild(db, model=OTHER, ocr=False, num_workers=1).space == OTHER.space
     with Engine.open(db, model=OTHER) as engine:
         assert len(rows_of(engine)) == 4
-        assert engine.check() == []
+        assert check(engine.path) == []
 
 
 def test_files_that_are_gone_are_forgotten_only_when_that_is_said(docs: Path, db: Path) -> None:

@@ -126,7 +126,7 @@ def test_an_empty_folder_is_waited_for_and_a_missing_one_is_an_error(
 def test_a_watcher_waits_for_another_writer_and_says_so_once(
     engine: Engine, docs: Path, embedder: WordEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmsearch.engine._LOCK_POLL_S", 0.01)
+    monkeypatch.setattr("mmsearch.indexers.following._LOCK_POLL_S", 0.01)
     said = threading.Event()
     following = Following(engine, docs, at_notice=lambda _: said.set())
     locked = threading.Event()

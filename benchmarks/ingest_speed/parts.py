@@ -30,6 +30,7 @@ from mmsearch.indexers.report import Progress
 from mmsearch.indexers.sandbox import ReadTask, Sandbox
 from mmsearch.retriever.embedding.cores import num_cores
 from mmsearch.retriever.store.store import Row, Writer
+from mmsearch.upkeep import check
 from mmsearch.values import Document, Kind, ReadPolicy, Segment
 
 _ITEM_S = 0.001
@@ -168,7 +169,7 @@ def soak(scratch: Path, *, num: int, every_s: float) -> dict[str, Any]:
         with _Sampled(me, every_s, lambda: done[0]) as samples:
             report = engine.index([folder], on_progress=listen, ocr=False)
         wall_s, cpu = time.perf_counter() - began, cpu_s() - cpu
-        problems = [problem.sentence for problem in engine.check()]
+        problems = [problem.sentence for problem in check(engine.path)]
     after = _held(me)
     num_bytes = sum(path.stat().st_size for path in db.rglob("*") if path.is_file())
     shutil.rmtree(folder)

@@ -20,6 +20,7 @@ from mmsearch.indexers.content import content_hash
 from mmsearch.indexers.rates import NAME, read_rates
 from mmsearch.indexers.report import Progress
 from mmsearch.retriever.store.store import Writer
+from mmsearch.upkeep import check
 from mmsearch.values import Document, Kind, Role, Status, View
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def test_an_embedder_that_breaks_ends_the_run_and_keeps_what_was_finished(
         engine.index([docs], ocr=False)
 
     assert len(engine._store.documents()) == sum(map(len, embedder.calls))
-    assert engine.check() == []
+    assert check(engine.path) == []
 
 
 def test_readers_wait_for_a_slow_embedder(
@@ -265,7 +266,7 @@ def test_pictures_are_found_by_their_looks_before_their_words_are_read(
     assert set(engine._store.vectors(engine.query("museum", k=1)[0].segment_id)) == set(View)
     # Nothing was found in it: only what the manifest says of it has changed.
     assert document(engine, "sun.png").commit_id == before["sun.png"].commit_id
-    assert engine.check() == []
+    assert check(engine.path) == []
     assert engine.index([signs]).skipped == 4
 
 
@@ -304,7 +305,7 @@ def test_a_picture_whose_words_are_no_good_is_still_found_by_its_looks(
     sign = document(engine, "sign.png")
     assert (sign.status, sign.num_segments, sign.awaits_ocr) == (Status.DONE, 1, False)
     assert (report.documents, report.segments) == (4, 4)
-    assert engine.check() == []
+    assert check(engine.path) == []
     assert engine.index([signs]).skipped == 4
 
 
