@@ -23,6 +23,7 @@ from mmsearch.engine import Engine
 from mmsearch.errors import Abandoned, Busy, ModelError
 from mmsearch.models import model_tokens
 from mmsearch.retriever.embedding.giving_up import Cancellation, heard_by
+from mmsearch.retriever.embedding.passing_on import PassingOn
 from mmsearch.retriever.embedding.remembered import RememberingEmbedder
 from mmsearch.retriever.embedding.shared import SharedEmbedder
 from mmsearch.serving.metrics import Metrics
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmsearch.retriever.embedding.tokens import ModelTokens
-    from mmsearch.retriever.seams import Calibration, Embedder
-    from mmsearch.values import Item, Vectors, View
+    from mmsearch.retriever.seams import Embedder
+    from mmsearch.values import Item, Vectors
 
 Answer = TypeVar("Answer")
 
@@ -266,26 +267,16 @@ def _backend(db: Path) -> Backend:
     return Backend.EXACT if num_segments <= _MOST_IN_MEMORY else Backend.AUTO
 
 
-class _ModelOf:
+class _ModelOf(PassingOn):
     """The model of another engine, loaded when that one's is: an Embedder."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(lambda: engine.embedder)
         self._engine = engine
 
     @property
     def space(self) -> Space:
-        return self._engine.space
-
-    @property
-    def calibration(self) -> "Mapping[tuple[View, View], Calibration]":
-        return self._engine.embedder.calibration
-
-    @property
-    def call_tokens(self) -> int:
-        return self._engine.embedder.call_tokens
-
-    def num_tokens(self, item: "Item") -> int:
-        return self._engine.embedder.num_tokens(item)
+        return self._engine.space  # known before there is a model
 
     def embed(self, items: "Sequence[Item]", *, role: "Role | str" = Role.DOCUMENT) -> "Vectors":
         return self._engine.embedder.embed(items, role=role)

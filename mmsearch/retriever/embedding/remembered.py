@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch.retriever.seams import Calibration, Embedder
-from mmsearch.values import Frames, Image, Item, Role, Space, Text, View
+from mmsearch.retriever.embedding.passing_on import PassingOn
+from mmsearch.retriever.seams import Embedder
+from mmsearch.values import Frames, Image, Item, Role, Text
 
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
@@ -23,30 +24,19 @@ if TYPE_CHECKING:
 _ENTRY_BYTES = 300  # of the key, the row and the table, beside the numbers
 
 
-class RememberingEmbedder:
+class RememberingEmbedder(PassingOn):
     """See `mmsearch.retriever.seams.Embedder`; several threads may call it at once.
 
     max_bytes: of memory that is kept; 0 remembers nothing
     """
 
     def __init__(self, embedder: Embedder, max_bytes: int) -> None:
+        super().__init__(lambda: embedder)
         self._embedder = embedder
         self._max_rows = max_bytes // (embedder.space.dim * 4 + _ENTRY_BYTES)
         self._rows: OrderedDict[bytes, Vectors] = OrderedDict()
         self._lock = threading.Lock()
         self._num_hits = self._num_misses = 0
-
-    @property
-    def space(self) -> Space:
-        return self._embedder.space
-
-    @property
-    def calibration(self) -> Mapping[tuple[View, View], Calibration]:
-        return self._embedder.calibration
-
-    @property
-    def call_tokens(self) -> int:
-        return self._embedder.call_tokens
 
     @property
     def num_hits(self) -> int:
@@ -60,9 +50,6 @@ class RememberingEmbedder:
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def num_tokens(self, item: Item) -> int:
-        return self._embedder.num_tokens(item)
 
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         role = Role(role)

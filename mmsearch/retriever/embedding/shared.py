@@ -10,15 +10,16 @@ shares every batch with what else waits, so that a question does not wait for a 
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mmsearch.errors import Abandoned, Busy
 from mmsearch.retriever.embedding.giving_up import cancellation
-from mmsearch.retriever.seams import Calibration, Embedder
-from mmsearch.values import Item, Role, Space, View
+from mmsearch.retriever.embedding.passing_on import PassingOn
+from mmsearch.retriever.seams import Embedder
+from mmsearch.values import Item, Role
 
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
     seconds: float
 
 
-class SharedEmbedder:
+class SharedEmbedder(PassingOn):
     """See `mmsearch.retriever.seams.Embedder`; `embed` may be called from many threads.
 
     within_s:     how long a call may wait for others, where others come
@@ -59,6 +60,7 @@ class SharedEmbedder:
     ) -> None:
         if most_waiting < 1:
             raise ValueError(f"at least one call has to be let in, got {most_waiting}")
+        super().__init__(lambda: embedder)
         self._embedder = embedder
         self._within_s, self._most_waiting, self._batch_s = within_s, most_waiting, batch_s
         self._on_batch = on_batch
@@ -71,18 +73,6 @@ class SharedEmbedder:
         self._tokens_per_s = 0.0  # not known yet
 
     @property
-    def space(self) -> Space:
-        return self._embedder.space
-
-    @property
-    def calibration(self) -> Mapping[tuple[View, View], Calibration]:
-        return self._embedder.calibration
-
-    @property
-    def call_tokens(self) -> int:
-        return self._embedder.call_tokens
-
-    @property
     def num_waiting(self) -> int:
         """Calls that are not wholly begun."""
         return len(self._waiting)
@@ -91,9 +81,6 @@ class SharedEmbedder:
         """Return in how many seconds what waits now will be done, about; 1 before it is known."""
         tokens = sum(call.tokens_left for call in list(self._waiting))
         return tokens / self._tokens_per_s if self._tokens_per_s else 1.0
-
-    def num_tokens(self, item: Item) -> int:
-        return self._embedder.num_tokens(item)
 
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         """See the protocol; raises Busy and Abandoned too."""
