@@ -25,6 +25,7 @@ from mmsearch.serving.page import SESSION_COOKIE, is_page_path, is_session
 from mmsearch.serving.settings import Limits, Settings
 from mmsearch.serving.state import came_by_socket
 
+MAX_HEADERS = 100  # a browser sends some twenty
 # Of a body: what is wrong with each of them may be noted before any is told.
 MAX_JSON_VALUES = 20_000
 MAX_TOKENS = 500_000  # of /v1/embeddings, where inputs may be lists of numbers
@@ -90,6 +91,9 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         """Raise where a request may not be answered, whatever is in it."""
+        if len(scope["headers"]) > MAX_HEADERS:
+            hint = f"send at most {MAX_HEADERS}"
+            raise _Refused(431, "too many headers", "TooManyHeaders", hint)
         if came_by_socket(scope):
             return
         headers, path = Headers(scope=scope), scope["path"]

@@ -72,6 +72,15 @@ def test_of_two_names_none_is_ours(client: TestClient) -> None:
     assert client.get("/v1/status", headers=names).status_code == 421
 
 
+def test_more_headers_than_anybody_sends_are_refused(client: TestClient) -> None:
+    few = [(f"x-{number}", "y") for number in range(50)]
+    assert client.get("/v1/status", headers=few).status_code == 200
+
+    answer = client.get("/v1/status", headers=few * 3)
+    assert answer.status_code == 431
+    assert answer.json()["error"]["type"] == "TooManyHeaders"
+
+
 @pytest.mark.parametrize(
     "headers",
     [
