@@ -6,16 +6,16 @@ notes, specks    many small files, each unlike any other
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymupdf
+from modelless import Modelless
 from PIL import Image
 
-from mmsearch.retriever.seams import Calibration
-from mmsearch.values import Item, Role, Space, View
+from mmsearch.values import Item, Role
 
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
@@ -25,35 +25,16 @@ _A_FOLDER = 100  # files
 _WORDS_A_PAGE = 450
 
 
-class TimedEmbedder:
+class TimedEmbedder(Modelless):
     """Returns random unit vectors after ``item_s`` seconds an item.
 
     It sleeps, as a thread does that waits for a GPU: the cores are the readers'.
     """
 
     def __init__(self, *, item_s: float, dim: int = 384) -> None:
+        super().__init__("timed", dim=dim, call_tokens=64, max_side=448, max_frames=8)
         self.item_s = item_s
-        self.space = Space(
-            model="timed",
-            weights_hash="timed",
-            reasoner="none",
-            effort=0,
-            dim=dim,
-            prompt="",
-            max_pixels=448 * 448,
-            max_frames=8,
-        )
-        self.calibration: Mapping[tuple[View, View], Calibration] = {
-            (asked, kept): Calibration(midpoint=0.5, slope=10.0) for asked in View for kept in View
-        }
         self._dice = np.random.default_rng(0)
-
-    @property
-    def call_tokens(self) -> int:
-        return 64
-
-    def num_tokens(self, item: Item) -> int:
-        return 1
 
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         if self.item_s:

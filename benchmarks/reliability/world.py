@@ -8,12 +8,13 @@ Files are small: notes of a few passages, PDFs of one to three pages, pictures o
 import hashlib
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsearch.retriever.seams import Calibration
-from mmsearch.values import Item, Role, Space, Text, View
+from modelless import Modelless
+
+from mmsearch.values import Item, Role, Text
 
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
@@ -24,36 +25,11 @@ DIM = 24
 MOST_FILES = 14
 
 
-class HashEmbedder:
-    """Gives every text and every picture a direction of its own, the same in any batch.
-
-    Args:
-        name: of its space; embedders of two names have different vectors
-    """
+class HashEmbedder(Modelless):
+    """Gives every text and every picture a direction of its own, the same in any batch."""
 
     def __init__(self, name: str = "hash") -> None:
-        self.space = Space(
-            model=name,
-            weights_hash=hashlib.blake2b(name.encode(), digest_size=8).hexdigest(),
-            reasoner="none",
-            effort=0,
-            dim=DIM,
-            prompt="",
-            max_pixels=64 * 64,
-            max_frames=4,
-        )
-        self.calibration: Mapping[tuple[View, View], Calibration] = {
-            (asked, kept): Calibration(midpoint=0.5, slope=10.0) for asked in View for kept in View
-        }
-
-    @property
-    def call_tokens(self) -> int:
-        """How much one call takes."""
-        return 24
-
-    def num_tokens(self, item: Item) -> int:
-        """Every item costs the same."""
-        return 1
+        super().__init__(name, dim=DIM, call_tokens=24)
 
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         """Return one unit row an item."""

@@ -4,20 +4,21 @@ python benchmarks/serve_speed/wide.py DIR      makes an empty index in DIR and s
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
+sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "benchmarks")) if path not in sys.path]
+
+from modelless import Modelless  # noqa: E402
 
 from mmsearch import Engine  # noqa: E402
-from mmsearch.retriever.seams import Calibration  # noqa: E402
 from mmsearch.serving.server import Listening, serve  # noqa: E402
 from mmsearch.serving.settings import Settings  # noqa: E402
-from mmsearch.values import Item, Role, Space, View  # noqa: E402
+from mmsearch.values import Item, Role  # noqa: E402
 
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
@@ -25,32 +26,13 @@ if TYPE_CHECKING:
 WIDTH = 1536
 
 
-class Wide:
+class Wide(Modelless):
     """Gives every item the next of some vectors that were drawn beforehand."""
 
     def __init__(self) -> None:
-        self.space = Space(
-            model="wide",
-            weights_hash="wide",
-            reasoner="none",
-            effort=0,
-            dim=WIDTH,
-            prompt="",
-            max_pixels=64 * 64,
-            max_frames=1,
-        )
-        self.calibration: Mapping[tuple[View, View], Calibration] = {
-            (asked, kept): Calibration(midpoint=0.5, slope=10.0) for asked in View for kept in View
-        }
+        super().__init__("wide", dim=WIDTH, call_tokens=4096)
         drawn = np.random.default_rng(0).standard_normal((4096, WIDTH))
         self._rows = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
-
-    @property
-    def call_tokens(self) -> int:
-        return 4096
-
-    def num_tokens(self, item: Item) -> int:
-        return 1
 
     def embed(self, items: Sequence[Item], *, role: Role | str = Role.DOCUMENT) -> "Vectors":
         return self._rows[np.arange(len(items)) % len(self._rows)]
