@@ -19,6 +19,7 @@ from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mmsearch.context import Budget, ContextPart, parts_of
 from mmsearch.errors import ServerError, UnreadableFile
 from mmsearch.serving.client import search_body
 from mmsearch.values import Hit, Kind, Locator, Query, Role
@@ -80,6 +81,19 @@ class Server:
             "index": self._index,
         }
         return [_hit(one) for one in self._json("/v1/search", body)["hits"]]
+
+    def context(
+        self, query: Query | str, *, k: int = 5, budget: Budget | None = None
+    ) -> list[ContextPart]:
+        """Return the best hits as what a generator is given; see `Engine.context`."""
+
+        def picture(hit: Hit, max_pixels: int) -> bytes:
+            try:
+                return self.picture(hit.segment_id, max_pixels=max_pixels)
+            except UnreadableFile:
+                return b""
+
+        return parts_of(self.query(query, k=k), picture, budget or Budget())
 
     def picture(self, segment_id: str, *, max_pixels: int = 1_600_000) -> bytes:
         """Return a page, a picture, or the middle of a clip as WebP; empty for text.

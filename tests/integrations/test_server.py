@@ -16,6 +16,7 @@ from conftest import WordEmbedder
 from PIL import Image
 
 from mmsearch import Engine, Item, Query
+from mmsearch.context import Budget
 from mmsearch.errors import ServerError, UnreadableFile
 from mmsearch.integrations.server import Server
 from mmsearch.values import Role
@@ -101,6 +102,20 @@ def test_a_picture_is_that_of_the_engine(server: Server, engine: Engine) -> None
     for without in (note, "0" * 16, "../status"):
         with pytest.raises(UnreadableFile, match="no picture"):
             server.picture(without)
+
+
+def test_what_a_generator_is_given_is_that_of_the_engine(server: Server, engine: Engine) -> None:
+    budget = Budget(max_pixels=60_000, image_pixels=50_000)
+
+    served, own = (
+        [(part.number, part.citation, part.text, part.image) for part in given]
+        for given in (
+            index.context("museum pump cat", k=4, budget=budget) for index in (server, engine)
+        )
+    )
+
+    assert served == own
+    assert sum(bool(image) for *_, image in served) == 1
 
 
 def test_vectors_are_those_of_the_engine(server: Server, engine: Engine, docs: Path) -> None:
