@@ -33,6 +33,7 @@ from mmsearch.values import (
     Image,
     Item,
     Kind,
+    PlacedWord,
     Query,
     ReadPolicy,
     Role,
@@ -766,6 +767,23 @@ class Engine:
     def thumbnail(self, segment_id: str) -> bytes:
         """Return a small WebP of a segment, empty for text; raises SegmentNotFound."""
         return self._store.thumbnail(segment_id)
+
+    def words_on(self, segment_id: str) -> list[PlacedWord]:
+        """Return the words of a page of a PDF and where they stand; none of scans and other kinds.
+
+        They are read from the file again. Raises SegmentNotFound, and UnreadableFile where the
+        file is gone or cannot be read any more.
+
+        Examples:
+            >>> [page] = engine.query("the pump", k=1)
+            >>> first = engine.words_on(page.segment_id)[0]
+            >>> (first.text, 0 < first.left < first.right < 1)
+            ('The', True)
+        """
+        from mmsearch.indexers.showing import words_on
+
+        segment = self.show(segment_id)
+        return words_on(segment.path, segment.kind, segment.locator, self._reading_sandbox())
 
     def picture(self, segment_id: str, *, max_pixels: int = 1_600_000) -> bytes:
         """Return a page, a picture, or the middle of a clip as WebP; empty for text.

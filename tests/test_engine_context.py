@@ -11,6 +11,7 @@ import made_files
 import numpy as np
 import pytest
 from conftest import WORDS, WordEmbedder
+from made_files import mupdf
 from PIL import Image
 
 from mmsearch import Engine, Item, Query
@@ -130,6 +131,57 @@ def test_a_picture_longer_than_a_webp_may_be_is_made_smaller(tmp_path: Path) -> 
         engine.index([tmp_path / "band.png"], ocr=False)
 
         assert opened(engine.picture(best(engine, "band").segment_id)).size == (16_383, 41)
+
+
+# ---------------------------------------------------------------- where words stand
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+@pytest.mark.parametrize("crop", [None, (40, 60, 460, 560)], ids=["whole", "cropped"])
+def test_words_stand_where_they_are_seen(
+    turn: int, crop: tuple[int, int, int, int] | None, tmp_path: Path
+) -> None:
+    with mupdf.open() as document:
+        page = document.new_page(width=500, height=700)
+        page.insert_text((120, 200), "museum", fontsize=40)
+        page.set_rotation(turn)
+        if crop:
+            page.set_cropbox(mupdf.Rect(crop))
+        document.save(tmp_path / "one.pdf")
+    with Engine.open(tmp_path / "db", create=True, model=WordEmbedder()) as engine:
+        engine.index([tmp_path / "one.pdf"], ocr=False)
+        page_id = best(engine, "museum").segment_id
+        [word] = engine.words_on(page_id)
+        ink = np.asarray(opened(engine.picture(page_id)).convert("L")) < 128
+
+    down, across = np.nonzero(ink.any(axis=1))[0], np.nonzero(ink.any(axis=0))[0]
+    height, width = ink.shape
+    seen = (across[0] / width, down[0] / height, across[-1] / width, down[-1] / height)
+    box = (word.left, word.top, word.right, word.bottom)
+    assert word.text == "museum"
+    # The box is that of the line: letters without ascenders leave the upper half of it free.
+    assert all(a - 0.01 <= b for a, b in zip(box[:2], seen[:2], strict=True)), (box, seen)
+    assert all(a + 0.01 >= b for a, b in zip(box[2:], seen[2:], strict=True)), (box, seen)
+    assert (box[2] - box[0]) * (box[3] - box[1]) < 4 * (seen[2] - seen[0]) * (seen[3] - seen[1])
+
+
+def test_what_is_no_page_with_a_text_layer_has_no_words_on_it(
+    engine: Engine, made: Path, tmp_path: Path
+) -> None:
+    for kind in ("image", "video", "text"):
+        [hit] = engine.query(Query("dog", kinds=[kind]), k=1)
+        assert engine.words_on(hit.segment_id) == []
+    with pytest.raises(SegmentNotFound):
+        engine.words_on("0" * 16)
+
+    scan = made_files.scanned_pdf(tmp_path / "scan.pdf", "Annual revenue")
+    with Engine.open(tmp_path / "db", create=True, model=WordEmbedder()) as other:
+        other.index([scan], ocr=False)
+        hit = best(other, "scan")
+        assert other.words_on(hit.segment_id) == []
+        scan.unlink()
+        with pytest.raises(UnreadableFile, match="no such file any more"):
+            other.words_on(hit.segment_id)
 
 
 # ---------------------------------------------------------------- context

@@ -36,6 +36,7 @@ class ReadTask:
     only:         keep to one page of a PDF, or with ``whole`` to a span of a film
     whole:        a film as one segment, for queries
     count:        one segment whose text says how many there are, about
+    placed:       one segment whose text says which words stand where on the page of ``only``
     content_hash: empty where it is to be taken too: then the task that ends has it
     busy_s:       of a task that ended: seconds that its worker spent on it
     """
@@ -46,6 +47,7 @@ class ReadTask:
     only: Locator | None = None
     whole: bool = False
     count: bool = False
+    placed: bool = False
     content_hash: str | None = None
     busy_s: float = 0.0
 

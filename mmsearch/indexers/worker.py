@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers import wire
 from mmsearch.indexers.content import content_hash
-from mmsearch.indexers.readers import counted, read, read_whole, sniff
+from mmsearch.indexers.readers import counted, placed, read, read_whole, sniff
 from mmsearch.indexers.wire import ReadTask
 from mmsearch.values import ReadPolicy, Segment
 
@@ -117,6 +117,8 @@ def _segments(task: ReadTask) -> Iterator[Segment]:
         raise UnreadableFile(task.path, "it is no PDF, image, video or text file")
     if task.count:
         yield counted(task.path, kind, task.policy)
+    elif task.placed:
+        yield placed(task.path, kind, task.policy, only=task.only)
     elif task.whole:
         yield read_whole(task.path, kind, task.policy, only=task.only)
     else:

@@ -249,6 +249,22 @@ async def picture(
     return _picture(request, content, _KEEP_FOR_A_WHILE)
 
 
+@router.get("/segments/{segment}/words", summary="Where the words of a page stand")
+async def words(request: Request, state: State, segment: Id, index: Index = None) -> dict[str, Any]:
+    """Return the words of a page of a PDF: text, left, top, right and bottom of each.
+
+    They are shares of the page, from its top left corner. Scans and other kinds have none.
+    """
+    _, engine = named(state, index)
+
+    def work() -> dict[str, Any]:
+        if engine.show(segment).kind is Kind.PDF:
+            _open(engine, segment).close()
+        return {"words": engine.words_on(segment)}
+
+    return await answer_with_media(request, lambda: _readable(segment, work))
+
+
 @router.head("/segments/{segment}/file", include_in_schema=False)
 @router.get("/segments/{segment}/file", summary="The file itself", **_bytes("*/*"))
 async def file(request: Request, state: State, segment: Id, index: Index = None) -> Response:

@@ -117,6 +117,26 @@ def test_a_picture_keeps_to_the_pixels_asked_for(
         assert client.get(f"{address}?max_pixels={pixels}").status_code == 422
 
 
+def test_the_words_of_a_page_come_with_their_places(client: TestClient, files: Path) -> None:
+    [page] = (file for file in files.iterdir() if file.suffix == ".pdf")
+    told = segment_of(client, page)
+
+    words = client.get(f"/v1/segments/{told['id']}/words").json()["words"]
+
+    assert [word for word, *_ in words] == told["text"].split()
+    for _, left, top, right, bottom in words:
+        assert 0 <= left < right <= 1
+        assert 0 <= top < bottom <= 1
+
+
+def test_what_is_no_page_has_no_places_of_words(client: TestClient, files: Path) -> None:
+    for file in files.iterdir():
+        if file.suffix not in (".pdf", "") and file.name != "broken.png":
+            told = segment_of(client, file)
+            assert client.get(f"/v1/segments/{told['id']}/words").json() == {"words": []}
+    assert client.get("/v1/segments/0000000000000000/words").status_code == 404
+
+
 def test_a_text_has_no_picture(client: TestClient, files: Path) -> None:
     one = segment_of(client, files / "notes.txt")
 

@@ -424,6 +424,15 @@ def test_a_page_opens_large_with_its_words_its_score_and_the_pages_around_it(
         "href", re.compile(r"/file#page=2$")
     )
 
+    marks = viewer.locator(".marks span")
+    expect(marks).to_have_count(6)
+    sheet, mark = viewer.locator("#stage img").bounding_box(), marks.first.bounding_box()
+    assert sheet is not None
+    assert mark is not None
+    # The text begins 50 of 595 points from the left, and 50 of 842 from the top.
+    assert (mark["x"] - sheet["x"]) / sheet["width"] == pytest.approx(50 / 595, abs=0.02)
+    assert (mark["y"] - sheet["y"]) / sheet["height"] == pytest.approx(50 / 842, abs=0.02)
+
     page.keyboard.press("PageDown")
     expect(viewer.locator("#viewer-where")).to_have_text("page 3")
     expect(viewer.locator(".side .words mark")).to_have_count(0)

@@ -7,6 +7,7 @@ aborts the process: whoever reads files of unknown origin calls them through
 `mmsearch.indexers.sandbox`.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -16,7 +17,7 @@ from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers.sniff import SUPPORTED_SUFFIXES, sniff
 from mmsearch.values import Kind, Locator, ReadPolicy, Segment
 
-__all__ = ["SUPPORTED_SUFFIXES", "counted", "read", "read_whole", "sniff"]
+__all__ = ["SUPPORTED_SUFFIXES", "counted", "placed", "read", "read_whole", "sniff"]
 
 
 def read(
@@ -51,6 +52,23 @@ def counted(path: Path, kind: Kind, policy: ReadPolicy) -> Segment:
     count = import_module("mmsearch.indexers.readers.count").count
     said = (Segment(kind=kind, text=str(count(path, kind, policy))) for _ in range(1))
     return next(_said_plainly(path, lambda: said))
+
+
+def placed(path: Path, kind: Kind, policy: ReadPolicy, *, only: Locator | None = None) -> Segment:
+    """Return a segment whose text says in JSON which words stand where on one page of a PDF.
+
+    A row for each: text, left, top, right, bottom; see `PlacedWord`. Other kinds have none.
+    Raises UnreadableFile.
+    """
+    page = only.page if only is not None and kind is Kind.PDF else None
+
+    def said() -> Iterator[Segment]:
+        words = []
+        if page is not None:
+            words = import_module("mmsearch.indexers.readers.pdf").placed_words(path, policy, page)
+        yield Segment(kind=kind, text=json.dumps(words))
+
+    return next(_said_plainly(path, said))
 
 
 def _segments(path: Path, kind: Kind, policy: ReadPolicy, page: int | None) -> Iterator[Segment]:

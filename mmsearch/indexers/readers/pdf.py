@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mmsearch.errors import UnreadableFile
 from mmsearch.indexers.readers import about, ocr
 from mmsearch.indexers.readers.pictures import fit, look, thumbnail
-from mmsearch.values import Kind, Locator, ReadPolicy, Segment, TextOrigin
+from mmsearch.values import Kind, Locator, PlacedWord, ReadPolicy, Segment, TextOrigin
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +25,7 @@ _Module: TypeAlias = Any
 _Document: TypeAlias = Any
 _Page: TypeAlias = Any
 
+MOST_PLACED = 5_000  # words of one page: ten times those of a page of a book
 _MAX_DPI = 200
 _LONGEST_SIDE = 8192  # pixels, of a page that is a ribbon
 _END_BYTES = 4096  # at the end of a file, in which its end mark is looked for
@@ -56,6 +57,28 @@ def num_pages(path: Path, policy: ReadPolicy) -> int:
     """Return how many pages `read` would yield. Raises UnreadableFile as it does."""
     with _opened(path) as document:
         return len(_page_numbers(path, document, policy, None))
+
+
+def placed_words(path: Path, policy: ReadPolicy, page: int) -> list[PlacedWord]:
+    """Return the words of a page's text layer as it is shown, at most `MOST_PLACED` of them.
+
+    A scan has none. Raises UnreadableFile as `read` does.
+    """
+    pymupdf = _pymupdf()
+    with _opened(path) as document:
+        [number] = _page_numbers(path, document, policy, page)
+        shown = document[number - 1]
+        flags = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+        found = shown.get_text("words", flags=flags)[:MOST_PLACED]
+        whole, turned = shown.rect, shown.rotation_matrix
+        placed = []
+        for left, top, right, bottom, word, *_ in found:
+            box = (pymupdf.Rect(left, top, right, bottom) * turned) & whole
+            if not box.is_empty:
+                across, down = whole.width, whole.height
+                sides = (box.x0 / across, box.y0 / down, box.x1 / across, box.y1 / down)
+                placed.append(PlacedWord(word, *(round(side, 5) for side in sides)))
+        return placed
 
 
 def _opened(path: Path) -> _Document:

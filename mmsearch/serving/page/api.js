@@ -71,6 +71,9 @@ export const status = (index) => ask(named("v1/status", index));
 export const pagesOf = (document, offset, limit, index) =>
   ask(named(`v1/documents/${encodeURIComponent(document)}?offset=${offset}&limit=${limit}`, index));
 
+/** Return the words of a page of a PDF, each with its left, top, right and bottom as shares of the page. */
+export const wordsOf = (id, index) => ask(named(`v1/segments/${encodeURIComponent(id)}/words`, index));
+
 export const segment = (id, index) => ask(named(`v1/segments/${encodeURIComponent(id)}`, index));
 
 /** Return the address of a segment's thumbnail, picture or file. */

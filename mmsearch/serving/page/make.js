@@ -80,14 +80,18 @@ export function stemsOf(question) {
   );
 }
 
+/** Say whether a word is one of the question's. Short ones count whole only: "to" is not the beginning of anything. */
+export function isAsked(word, stems) {
+  const low = word.toLowerCase();
+  return stems.some((stem) => (stem.length < 4 ? low === stem || low === `${stem}s` : low.startsWith(stem)));
+}
+
 /** Return a text as nodes, the question's words in <mark>. */
 export function marked(text, stems) {
   const made = document.createDocumentFragment();
   let from = 0;
   for (const { index, 0: word } of stems.length ? text.matchAll(/[\p{L}\p{N}]+/gu) : []) {
-    const low = word.toLowerCase();
-    // Short words are marked whole only: "to" is not the beginning of anything.
-    if (!stems.some((stem) => (stem.length < 4 ? low === stem || low === `${stem}s` : low.startsWith(stem)))) continue;
+    if (!isAsked(word, stems)) continue;
     made.append(text.slice(from, index), make("mark", {}, word));
     from = index + word.length;
   }

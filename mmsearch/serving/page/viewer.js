@@ -1,12 +1,13 @@
 // One hit, whole: the page or picture large, the film at its moment, the passage with its words.
 
-import { mediaOf, pagesOf } from "./api.js";
+import { mediaOf, pagesOf, wordsOf } from "./api.js";
 import { SIGNALS, scoreBar } from "./grid.js";
-import { byId, clock, count, icon, make, marked, placeOf, setIcon, splitPath } from "./make.js";
+import { byId, clock, count, icon, isAsked, make, marked, placeOf, setIcon, splitPath } from "./make.js";
 
 const NOUN = { pdf: "page", image: "picture", video: "film", text: "text" };
 const LARGE_PIXELS = 4_000_000; // of a page that is looked at closely
 const FITTED_PIXELS = 1_600_000;
+const WORD = /[\p{L}\p{N}]+/gu;
 const PAGES_AROUND = 30; // of a file whose page is shown, before it and after
 
 /** The dialog that shows hits: open one, walk to its neighbours, close. */
@@ -121,7 +122,29 @@ export class Viewer {
       if (isLarge) show(LARGE_PIXELS);
     });
     show(FITTED_PIXELS);
+    if (hit.kind === "pdf" && this.stems.length) this.#markWords(hit, button, picture);
     return button;
+  }
+
+  /** Mark the question's words on a page, where its file says where they stand. */
+  async #markWords(hit, button, picture) {
+    const told = await wordsOf(hit.id, this.index).catch(() => null); // a scan has none, nor a file that is gone
+    const asked = told?.words.filter(([text]) => text.match(WORD)?.some((word) => isAsked(word, this.stems))) ?? [];
+    if (!asked.length || !button.isConnected) return;
+    const marks = make("span", { class: "marks", "aria-hidden": "true" });
+    for (const [, left, top, right, bottom] of asked) {
+      const mark = make("span", {});
+      Object.assign(mark.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%` });
+      marks.append(mark);
+    }
+    button.append(marks);
+    const lay = () => {
+      marks.hidden = picture.classList.contains("soft"); // whose frame is not that of the page
+      Object.assign(marks.style, { left: `${picture.offsetLeft}px`, top: `${picture.offsetTop}px`, width: `${picture.offsetWidth}px`, height: `${picture.offsetHeight}px` });
+    };
+    new ResizeObserver(lay).observe(picture);
+    picture.addEventListener("load", lay);
+    lay();
   }
 
   /** A film that begins at the hit's moment, with a strip that shows where that lies. */
