@@ -58,6 +58,12 @@ def serve(
     max_upload: Annotated[
         int, typer.Option(min=1, help="Mebibytes of one request, at most.", metavar="MIB")
     ] = 64,
+    cache: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Mebibytes of vectors that are remembered; 0 for none.", metavar="MIB"
+        ),
+    ] = 64,
     queue: Annotated[
         int, typer.Option(min=1, help="Requests at work or waiting; beyond them 429.", metavar="N")
     ] = 256,
@@ -91,7 +97,9 @@ def serve(
         dtype=dtype,
         allow_url_fetch=allow_url_fetch,
         latency_ms=latency_ms,
-        limits=Limits(max_body_bytes=max_upload * _MEBIBYTE, queue=queue),
+        limits=Limits(
+            max_body_bytes=max_upload * _MEBIBYTE, cache_bytes=cache * _MEBIBYTE, queue=queue
+        ),
     )
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
