@@ -132,12 +132,12 @@ def test_growth_is_what_the_last_fifth_holds_beyond_the_second() -> None:
     findings.check_growth("flat", [100.0] * 4 + [600.0] * 12 + [625.0] * 4)
     findings.check_growth("grown", [100.0] * 4 + [600.0] * 12 + [660.0] * 4)
 
-    assert findings.wrong == ["grown grew from 600 to 660 MiB"]
+    assert findings.grew == ["grown grew from 600 to 660 MiB"]
     findings.descriptors += [20] * 16 + [160] * 4
     findings.check_descriptors()
     findings.descriptors += [400] * 5
     findings.check_descriptors()
-    assert findings.wrong[1:] == ["files that are open grew from 20 to 400"]
+    assert findings.grew[1:] == ["files that are open grew from 20 to 400"]
 
 
 def test_tables_take_the_place_of_those_that_are_there(tmp_path: Path) -> None:

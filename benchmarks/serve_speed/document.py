@@ -117,6 +117,13 @@ def _speed(speed: Mapping[str, Any]) -> list[str]:
     return lines + _table(("what", "measured", "promised", ""), rows)
 
 
+_MEMORY = (
+    ("server_mib", "server"),
+    ("worker_mib", "its largest worker"),
+    ("all_mib", "server and all workers"),
+)
+
+
 def _soak(soak: Mapping[str, Any]) -> list[str]:
     here = soak["machine"]
     lines = [
@@ -142,9 +149,11 @@ def _soak(soak: Mapping[str, Any]) -> list[str]:
                 ("memory, MiB", "second fifth", "last fifth", "highest"),
                 [
                     [about, *(f"{traffic[name][key]:,.0f}" for key in ("early", "late", "peak"))]
-                    for name, about in (("server_mib", "server"), ("all_mib", "with its workers"))
+                    for name, about in _MEMORY
+                    if name in traffic
                 ],
             ),
+            *(["", f"**Not level**: {'; '.join(traffic['grew'])}."] if traffic["grew"] else []),
         ]
     if uploads := soak.get("uploads"):
         answers = ", ".join(f"{n:,} x {status}" for status, n in uploads["statuses"].items())

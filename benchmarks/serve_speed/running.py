@@ -36,6 +36,14 @@ class Server:
         """Resident memory of the server and its workers; pages that they share count once each."""
         return sum(_resident_mib(pid) for pid in _family(self.pid))
 
+    def largest_worker_mib(self) -> float:
+        """Resident memory of its largest worker, 0 while it has none.
+
+        How many there are comes and goes with what is indexed.
+        """
+        workers = [pid for pid in _family(self.pid) if pid != self.pid]
+        return max(map(_resident_mib, workers), default=0.0)
+
     def own_memory_mib(self) -> float:
         """Resident memory of the server's own process."""
         return _resident_mib(self.pid)
