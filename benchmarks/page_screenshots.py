@@ -68,6 +68,11 @@ def _open_first(page: Page) -> None:
     page.mouse.move(0, 0)
 
 
+def _open_page(page: Page) -> None:
+    _open_first(page)
+    page.wait_for_selector(".marks span")
+
+
 def _open_film(page: Page) -> None:
     _open_first(page)
     for _ in range(200):
@@ -97,7 +102,7 @@ def _to_results(page: Page) -> None:
 SHOTS: dict[str, tuple[str, dict[str, Any], Callable[[Page], None]]] = {
     "light": ("/?q=how+much+water+is+lost+to+leaking+pipes", {}, _nothing),
     "dark": ("/?q=cat", {"color_scheme": "dark"}, _to_results),
-    "page-view": ("/?q=how+much+water+is+lost+to+leaking+pipes", {}, _open_first),
+    "page-view": ("/?q=how+much+water+is+lost+to+leaking+pipes", {}, _open_page),
     "video": ("/?q=keep+one+of+the+copies+in+a+different+building", {}, _open_film),
     "picture": ("/?q=sign+for+a+path+where+riders+give+way&kinds=image", {}, _add_picture),
     "filters": (
@@ -106,7 +111,7 @@ SHOTS: dict[str, tuple[str, dict[str, Any], Callable[[Page], None]]] = {
         _open_filters,
     ),
     "phone": ("/?q=cat", PHONE, _nothing),
-    "phone-view": ("/?q=hydrants+of+the+water+board", PHONE, _open_first),
+    "phone-view": ("/?q=hydrants+of+the+water+board", PHONE, _open_page),
 }
 
 if __name__ == "__main__":

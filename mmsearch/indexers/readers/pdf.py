@@ -4,6 +4,7 @@ A page's words come from its text layer; where that is missing or garbage, as in
 scans, they are read from the picture.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -81,7 +82,8 @@ def placed_words(path: Path, policy: ReadPolicy, page: int) -> list[PlacedWord]:
         return placed
 
 
-def _opened(path: Path) -> _Document:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Document]:
     pymupdf = _pymupdf()
     try:
         document = pymupdf.open(path, filetype="pdf")
@@ -89,7 +91,12 @@ def _opened(path: Path) -> _Document:
         raise UnreadableFile(path, "it is empty") from None
     except pymupdf.FileDataError:
         raise UnreadableFile(path, "it is not a PDF, or damaged beyond repair") from None
-    return document
+    try:
+        with document:
+            yield document
+    finally:
+        # mupdf keeps up to 256 MB of what it decoded, though no other file can use it.
+        pymupdf.TOOLS.store_shrink(100)
 
 
 @functools.cache
