@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from mmsearch.engine import Engine
 from mmsearch.errors import BadInput, BadSetting, BadUpload, TooLarge
+from mmsearch.serving.bodies import json_body
 from mmsearch.serving.parts import PART_SCHEMA, Upload, Uploads
 from mmsearch.serving.state import Served, State, answer
 from mmsearch.serving.turns import answer_with_media
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["embeddings"])
 
-_AT_ONCE_BYTES = 256 * 1024  # parsed in a millisecond; more goes to a thread
 _TOKEN = {"type": "integer", "minimum": 0}
 _PARTS = {"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, PART_SCHEMA]}}
 _INPUT_SCHEMA: dict[str, Any] = {
@@ -97,11 +96,7 @@ _DESCRIBED = {
 @router.post("/v1/embeddings", openapi_extra=_DESCRIBED, summary="Embed texts, pictures, films")
 async def embeddings(request: Request, state: State) -> Response:
     """Return a unit vector for each input, in their order."""
-    raw = await request.body()
-    if len(raw) < _AT_ONCE_BYTES:
-        body = _read(raw)
-    else:
-        body = await answer(request, lambda: _read(raw))
+    body = await json_body(request, EmbeddingsBody)
     engine, model = _meant(state, body.model)
     inputs = list(_inputs(body.input, state.settings.limits.max_inputs))
     if body.dimensions is not None and body.dimensions > engine.space.dim:
@@ -144,17 +139,6 @@ def _meant(state: Served, model: str | None) -> tuple[Engine, str]:
 
 
 # ---------------------------------------------------------------- from a body to items
-
-
-def _read(raw: bytes) -> EmbeddingsBody:
-    try:
-        fields = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise BadUpload("the body", "it is not JSON in UTF-8") from None
-    try:
-        return EmbeddingsBody.model_validate(fields)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_input=False, include_url=False)) from None
 
 
 def _inputs(given: object, most: int) -> Iterator[str | list[Any]]:

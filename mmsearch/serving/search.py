@@ -9,20 +9,19 @@ of a form; paths of this machine are read only under the server's roots.
 """
 
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from mmsearch.context import Budget
 from mmsearch.errors import BadUpload
 from mmsearch.serving.answers import json_response
+from mmsearch.serving.bodies import checked, json_body
 from mmsearch.serving.library import document_id, media_urls, named
 from mmsearch.serving.parts import PART_SCHEMA, Upload, Uploads
 from mmsearch.serving.state import State, answer, served
@@ -204,12 +203,7 @@ async def _asked(request: Request, model: type[_Body]) -> AsyncIterator[tuple[_B
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        raw = await request.body()
-        if len(raw) < _AT_ONCE_BYTES:
-            body = _checked(_parsed(raw), model)
-        else:
-            body = await answer(request, lambda: _checked(_parsed(raw), model))
-        yield body, []
+        yield await json_body(request, model), []
         return
     if kind != "multipart/form-data":
         raise HTTPException(415, "the body is neither application/json nor multipart/form-data")
@@ -220,24 +214,7 @@ async def _asked(request: Request, model: type[_Body]) -> AsyncIterator[tuple[_B
         max_part_size=limits.max_body_bytes,
     ) as form:
         fields, files = _of_form(form.multi_items())
-        yield _checked(fields, model), files
-
-
-_AT_ONCE_BYTES = 256 * 1024  # parsed in a millisecond; more goes to a thread
-
-
-def _parsed(raw: bytes) -> object:
-    try:
-        return json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise BadUpload("the body", "it is not JSON in UTF-8") from None
-
-
-def _checked(fields: object, model: type[_Body]) -> _Body:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_input=False, include_url=False)) from None
+        yield checked(fields, model), files
 
 
 def _of_form(items: Sequence[tuple[str, str | UploadFile]]) -> tuple[dict[str, Any], _Files]:

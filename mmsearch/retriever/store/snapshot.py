@@ -386,7 +386,7 @@ class Snapshot:
                 text=row["text"],
                 about=row["about"],
             )
-            for row in (self._rows_of(others, SHOWN_COLUMNS) if others else ())
+            for row in self._rows_of(others, SHOWN_COLUMNS)
         }
         self._known.keep_shown(found)
         return known | found

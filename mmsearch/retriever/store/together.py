@@ -36,10 +36,18 @@ class Together(Generic[Seen]):
         return seen.result()
 
     def _see(self, seen: "Future[Seen]") -> None:
-        with self._turn:
-            with self._lock:
-                self._next = None  # who comes from here on may have something newer to see
-            try:
-                seen.set_result(self._look())
-            except BaseException as error:  # whoever waits must be told, whatever it is
-                seen.set_exception(error)
+        try:
+            with self._turn:
+                self._begin(seen)
+                looked = self._look()
+        except BaseException as error:  # whoever waits must be told, also of an interrupt
+            self._begin(seen)
+            seen.set_exception(error)
+        else:
+            seen.set_result(looked)
+
+    def _begin(self, seen: "Future[Seen]") -> None:
+        """Share this look with nobody else: who comes later may have something newer to see."""
+        with self._lock:
+            if self._next is seen:
+                self._next = None

@@ -1,8 +1,11 @@
 """One look for all who ask at once, and nobody is told of a look begun before he asked."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from mmsearch.retriever.store.together import Together
 
@@ -85,3 +88,30 @@ def test_a_look_that_fails_is_told_to_all_who_waited_and_the_next_is_another() -
     looks.fails = False
     looks.may_end.release()
     assert together.ask() == looks.num
+
+
+class InterruptedOnce(contextlib.AbstractContextManager[None]):
+    """A turn whose first holder is interrupted while waiting for it."""
+
+    def __init__(self) -> None:
+        self.is_first = True
+
+    def __enter__(self) -> None:
+        was_first, self.is_first = self.is_first, False
+        if was_first:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *raised: object) -> None:
+        return None
+
+
+def test_who_is_interrupted_while_waiting_keeps_nobody_else_from_looking() -> None:
+    looks = Looks()
+    looks.may_end.release()
+    together = Together(looks, InterruptedOnce())
+
+    with pytest.raises(KeyboardInterrupt):
+        together.ask()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(together.ask).result(PATIENCE_S) == 1
