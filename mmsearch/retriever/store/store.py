@@ -273,11 +273,12 @@ class Store:
             whole = document.status is Status.DONE
             (documents if whole else failed)[document.kind] += 1
             segments[document.kind] += document.num_segments
-        num_bytes = 0
-        for file in self.path.rglob("*"):
-            with contextlib.suppress(OSError):  # a writer may just have removed it
-                num_bytes += file.stat().st_size if file.is_file() else 0
-        return Counts(documents=documents, failed=failed, segments=+segments, num_bytes=num_bytes)
+        return Counts(
+            documents=documents,
+            failed=failed,
+            segments=+segments,
+            num_bytes=_size_on_disk(self.path),
+        )
 
     def nearest(
         self, view: View, vector: "Vectors", *, k: int, where: str | None = None
@@ -339,6 +340,24 @@ class Store:
         except StoreDamaged as error:
             problems.append(Problem(sentence=str(error), remedy=error.hint))
         return problems
+
+
+def _size_on_disk(folder: Path) -> int:
+    """Return the bytes of all files in a folder.
+
+    Arrow walks it in one call: a loop of Python waits for the interpreter after each file, and
+    in a server at work that takes a hundred times as long.
+    """
+    from pyarrow.fs import FileSelector, LocalFileSystem
+
+    while True:
+        try:
+            files = LocalFileSystem().get_file_info(FileSelector(str(folder), recursive=True))
+        except FileNotFoundError:  # a writer removed a folder before it was looked into
+            if not folder.is_dir():
+                raise StoreNotFound(folder) from None
+        else:
+            return sum(file.size or 0 for file in files)
 
 
 def _without_header(path: Path) -> StoreDamaged:

@@ -1,6 +1,8 @@
 """What an index is: a folder that says whose vectors it holds, and nothing by accident."""
 
 import json
+import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,8 +204,32 @@ def test_counts_tell_done_from_failed_and_kinds_apart(tmp_path: Path) -> None:
     assert counts.documents == {Kind.PDF: 2}
     assert counts.failed == {Kind.PDF: 1, None: 1}
     assert counts.segments == {Kind.PDF: 3}
-    assert counts.num_bytes > 1_000
+    files = [file for file in (tmp_path / "db").rglob("*") if file.is_file()]
+    assert counts.num_bytes == sum(file.stat().st_size for file in files) > 1_000
     assert [d.error for d in store.documents("/c.pdf")] == ["it is encrypted"]
+
+
+def test_counting_bears_folders_that_come_and_go(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "db", SPACE)
+    least = store.counts().num_bytes
+    is_over = threading.Event()
+
+    def come_and_go() -> None:
+        folder = tmp_path / "db" / "tables" / "passing"
+        while not is_over.is_set():
+            folder.mkdir()
+            (folder / "file").write_bytes(b"x")
+            shutil.rmtree(folder)
+
+    passing = threading.Thread(target=come_and_go)
+    passing.start()
+    try:
+        counted = {store.counts().num_bytes for _ in range(500)}
+    finally:
+        is_over.set()
+        passing.join()
+
+    assert counted <= {least, least + 1}
 
 
 def test_paths_and_words_that_are_not_utf8_are_kept_escaped(tmp_path: Path) -> None:
