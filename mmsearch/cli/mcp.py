@@ -13,6 +13,7 @@ from mmsearch.cli.options import (
     Dtype,
     Model,
     UsedBackend,
+    UseServer,
 )
 from mmsearch.cli.output import say
 from mmsearch.engine import Engine
@@ -44,10 +45,13 @@ def mcp(
     device: Device = "auto",
     dtype: Dtype = "auto",
     backend: UsedBackend = Backend.AUTO,
+    server: UseServer = True,
 ) -> None:
     """Offer an index to agents as tools: search, show, similar, status.
 
-    An agent starts it by itself and speaks to it over stdin and stdout (MCP).
+    An agent starts it by itself and speaks to it over stdin and stdout (MCP). Where 'mmsearch
+    serve' is running on the index it finds the hits, and no second model is loaded, unless
+    model, device or backend are named.
 
     For example:
 
@@ -60,12 +64,14 @@ def mcp(
         from mmsearch.serving.mcp import serve_http, serve_stdio
 
         asked_with = tuple(roots or ())
+        how = (model, device, dtype, backend)
+        asks = server and how == (None, "auto", "auto", Backend.AUTO)
         if http:
-            serve_http(engine, port=port, roots=asked_with, on_ready=_say_where)
+            serve_http(engine, port=port, roots=asked_with, asks_server=asks, on_ready=_say_where)
         else:
             if sys.stdin is not None and sys.stdin.isatty():
                 say("an agent is meant to start this and to speak to it; Ctrl-D ends it")
-            serve_stdio(engine, roots=asked_with)
+            serve_stdio(engine, roots=asked_with, asks_server=asks)
 
 
 def _say_where(url: str) -> None:

@@ -75,6 +75,19 @@ def similar(db: Path, segment_id: str, *, k: int) -> Answer | None:
     return _ask(db, "/v1/similar", {"segment": segment_id, "k": k})
 
 
+def is_answered(db: Path) -> bool:
+    """Say whether a server runs on the index that speaks as we do."""
+    if not _is_ours(db / SOCKET_NAME):
+        return False
+    from http.client import HTTPException
+
+    try:
+        with _Talk(db) as server:
+            return server.greets()
+    except (OSError, HTTPException, LookupError, TypeError, ValueError):
+        return False
+
+
 def _ask(db: Path, path: str, wanted: Mapping[str, object]) -> Answer | None:
     if not _is_ours(db / SOCKET_NAME):
         return None
@@ -84,7 +97,7 @@ def _ask(db: Path, path: str, wanted: Mapping[str, object]) -> Answer | None:
     given = {name: value for name, value in wanted.items() if value is not None}
     try:
         with _Talk(db) as server:
-            if server.say("GET", "/healthz", within_s=_GREETING_S)["version"] != __version__:
+            if not server.greets():
                 return None
             told = server.say("POST", path, json.dumps(given), within_s=_ANSWER_S)
             return Answer(
@@ -172,6 +185,11 @@ class _Talk:
     def __exit__(self, *_: object) -> None:
         if self._connection:
             self._connection.close()
+
+    def greets(self) -> bool:
+        """Say whether the server is of our version; raises as `say` does."""
+        told = self.say("GET", "/healthz", within_s=_GREETING_S)
+        return bool(told["version"] == __version__)
 
     def say(self, method: str, path: str, body: str = "", *, within_s: float) -> dict[str, Any]:
         """Return the JSON object that the server answers; ValueError for a refusal.

@@ -24,6 +24,7 @@ from mmsearch import __version__
 from mmsearch.context import Budget, ContextPart, cited, parts_of
 from mmsearch.engine import Engine
 from mmsearch.errors import BadInput, MissingExtra, MMSearchError, UnreadableFile
+from mmsearch.serving.finder import Finder
 from mmsearch.values import Hit, Kind, Query
 
 try:
@@ -113,11 +114,15 @@ WithPictures = Annotated[
 ]
 
 
-def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None]:
+def make_server(
+    engine: Engine, *, roots: Sequence[Path] = (), asks_server: bool = False
+) -> MCPServer[None]:
     """Return the tools of an index as a server.
 
-    roots: folders below which pictures may be asked with by their path
+    roots:       folders below which pictures may be asked with by their path
+    asks_server: let ``mmsearch serve`` find the hits, as long as one runs on the index
     """
+    finder = Finder(engine, asks_server=asks_server)
     server = MCPServer[None](
         "mmsearch",
         title="mmsearch",
@@ -179,7 +184,7 @@ def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None
                 where=where,
                 min_score=min_score,
             )
-            return _found(engine, engine.query(asked, k=k, group=group), pictures=pictures)
+            return _found(engine, finder.query(asked, k=k, group=group), pictures=pictures)
 
     @server.tool(title="More like this", annotations=reads_only)
     def similar(
@@ -189,7 +194,7 @@ def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None
     ) -> Annotated[CallToolResult, Found]:
         """Find what is most like one hit, which is itself left out."""
         with _told():
-            return _found(engine, engine.similar(id, k=k), pictures=pictures)
+            return _found(engine, finder.similar(id, k=k), pictures=pictures)
 
     @server.tool(title="Show one hit in full", annotations=reads_only)
     def show(
@@ -212,13 +217,16 @@ def make_server(engine: Engine, *, roots: Sequence[Path] = ()) -> MCPServer[None
     return server
 
 
-def serve_stdio(engine: Engine, *, roots: Sequence[Path] = ()) -> None:
-    """Speak over stdin and stdout until stdin ends; meanwhile what is printed goes to stderr."""
-    server = make_server(engine, roots=roots)
+def serve_stdio(engine: Engine, *, roots: Sequence[Path] = (), asks_server: bool = False) -> None:
+    """Speak over stdin and stdout until stdin ends; meanwhile what is printed goes to stderr.
+
+    roots, asks_server: see `make_server`
+    """
+    server = make_server(engine, roots=roots, asks_server=asks_server)
     if threading.current_thread() is threading.main_thread():
         # The thread that waits for a line cannot be interrupted, and would keep Ctrl-C waiting.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with _loading(engine):
+    with _loading(Finder(engine, asks_server=asks_server)):
         server.run("stdio")
 
 
@@ -227,14 +235,17 @@ def serve_http(
     *,
     port: int,
     roots: Sequence[Path] = (),
+    asks_server: bool = False,
     on_ready: Callable[[str], object] = lambda url: None,
 ) -> None:
     """Listen on 127.0.0.1 until SIGINT or SIGTERM; ``on_ready`` is told the URL.
 
+    roots, asks_server: see `make_server`
+
     A request that names another host, or comes from a page of another origin, is refused
     (DNS rebinding). Raises BadInput where the port cannot be had.
     """
-    server = make_server(engine, roots=roots)
+    server = make_server(engine, roots=roots, asks_server=asks_server)
     app = server.streamable_http_app(host=LOOPBACK, max_request_body_size=MAX_BODY_BYTES)
     try:
         listening = socket.create_server((LOOPBACK, port))
@@ -243,7 +254,7 @@ def serve_http(
         refusal.hint = "--port 0 takes a free one"
         raise refusal from None
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=CLOSING_S)
-    with listening, _ends_quietly(), _loading(engine):
+    with listening, _ends_quietly(), _loading(Finder(engine, asks_server=asks_server)):
         on_ready(f"http://{LOOPBACK}:{listening.getsockname()[1]}/mcp")
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -263,7 +274,7 @@ def _ends_quietly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _loading(engine: Engine) -> Iterator[None]:
+def _loading(finder: Finder) -> Iterator[None]:
     """Load the model meanwhile, but let the agent say hello first: imports hold everything up.
 
     Not in a daemon thread: torch does not bear to be half imported when the interpreter ends.
@@ -271,7 +282,7 @@ def _loading(engine: Engine) -> Iterator[None]:
 
     def load() -> None:
         with contextlib.suppress(MMSearchError):  # whoever asks first is told
-            engine.load()
+            finder.load()
 
     soon = threading.Timer(HELLO_S, load)
     soon.start()

@@ -249,15 +249,26 @@ def test_a_chosen_picture_finds_the_one_of_its_colour_and_words_may_go_with_it(
     expect(page.locator(".card .file").first).to_have_text("note.txt")
 
 
-def test_a_pdf_asks_by_its_first_page(make_page: MakePage, tmp_path: Path) -> None:
+def test_a_pdf_asks_by_one_of_its_pages(make_page: MakePage, tmp_path: Path) -> None:
     page = make_page()
-
-    page.set_input_files("#file", made_files.pdf(tmp_path / "asked.pdf", "museum", "pump"))
-
-    expect(page.locator("#media li")).to_have_attribute("title", "asked.pdf, page 1")
     # All pages of a few words look alike; that of the same words has them to its credit.
     card = page.locator(".card", has_text=HOSTILE_NAME)
+
+    page.set_input_files("#file", made_files.pdf(tmp_path / "asked.pdf", "pump", "museum"))
+
+    number = page.get_by_label("Page of asked.pdf")
+    expect(number).to_have_value("1")
+    expect(card.locator(".score-bar")).not_to_have_attribute("aria-label", re.compile("words"))
+
+    number.press("ArrowUp")
+
     expect(card.locator(".score-bar")).to_have_attribute("aria-label", re.compile(r"words 0\.4"))
+    expect(number).to_have_value("2")
+    expect(number).to_be_focused()
+
+    number.press("ArrowUp")
+
+    expect(page.locator("#trouble")).to_contain_text("page 3")
 
 
 def test_what_is_typed_while_the_page_still_asks_the_server_is_not_lost(

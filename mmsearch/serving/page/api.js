@@ -45,12 +45,6 @@ function asked({ words, kinds, negative, path, where, min, group, collapse, inde
 
 const FIELDS = { image: "images", video: "video", pdf: "page" };
 
-/** Return what a file can be asked with as: a picture, a film, the first page of a PDF, or null. */
-export function kindOf(file) {
-  if (file.type === "application/pdf") return "pdf";
-  return file.type.match(/^(image|video)\//u)?.[1] ?? null;
-}
-
 /** Return the hits of a question; its pictures and films go along as files. */
 export async function search(question, k, signal) {
   const body = { ...asked(question), k };
@@ -59,7 +53,10 @@ export async function search(question, k, signal) {
   for (const [name, value] of Object.entries(body)) {
     for (const one of Array.isArray(value) ? value : [value]) form.append(name, String(one));
   }
-  for (const file of question.media) form.append(FIELDS[kindOf(file)], file, file.name || "pasted");
+  for (const { file, kind, page } of question.media) {
+    form.append(FIELDS[kind], file, file.name || "pasted");
+    if (kind === "pdf") form.append("page_number", page);
+  }
   return ask("v1/search", { method: "POST", body: form, signal });
 }
 

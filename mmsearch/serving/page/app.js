@@ -5,10 +5,11 @@
 // The address holds the whole question but its pictures, which are nowhere but in this tab: a link
 // sent to somebody else shows the same hits, and back and forward bring the pictures too.
 
-import { enter, kindOf, search, segment, similar, status } from "./api.js";
+import { enter, search, segment, similar, status } from "./api.js";
 import { showHits, walkByArrows } from "./grid.js";
 import { heldBy, Library } from "./library.js";
-import { byId, count, icon, make, placeOf, setIcon, splitPath, stemsOf } from "./make.js";
+import { byId, count, make, placeOf, setIcon, splitPath, stemsOf } from "./make.js";
+import { Media } from "./media.js";
 import { Viewer } from "./viewer.js";
 
 const FIRST = 24; // hits at first; "Show more" adds as many again
@@ -16,7 +17,10 @@ const MOST = 240;
 
 const words = byId("words");
 const results = byId("results");
-let media = []; // files in the question
+const media = new Media({
+  onChange: askAnew,
+  onRefused: () => complain({ message: "That is no picture, no film and no PDF.", hint: "PNG, JPEG, WebP, MP4, PDF ..." }),
+});
 const asked = []; // the files of every question, for back and forward: history.state.media says which
 let likeHit = null; // the hit whose likes are shown
 let shown = { hits: [], stems: [] };
@@ -30,7 +34,7 @@ const pressed = () => [...document.querySelectorAll("[data-kind][aria-pressed=tr
 
 function question() {
   return {
-    words: words.value.trim(), media, kinds: pressed(), negative: value("negative"), path: value("path"), where: value("where"),
+    words: words.value.trim(), media: media.parts, kinds: pressed(), negative: value("negative"), path: value("path"), where: value("where"),
     min: Number(byId("min").value), group: byId("group").checked, collapse: byId("collapse").checked, index: indexName(),
   };
 }
@@ -74,10 +78,10 @@ function countFilters() {
 
 /** Go on to an address, and remember the files that go with it. */
 function goTo(address) {
-  history.pushState({ media: asked.push(media) - 1 }, "", address);
+  history.pushState({ media: asked.push(media.parts) - 1 }, "", address);
 }
 
-const isAsking = () => Boolean(words.value.trim() || media.length);
+const isAsking = () => Boolean(words.value.trim() || media.parts.length);
 
 // ---------------------------------------------------------------- asking
 
@@ -95,7 +99,7 @@ function askForLikes(hit) {
   k = FIRST;
   viewer.close();
   words.value = "";
-  media = [];
+  media.parts = [];
   goTo(addressOf({ like: hit.id }));
   return answer();
 }
@@ -104,7 +108,7 @@ function askForLikes(hit) {
 async function answer() {
   running?.abort();
   const mine = (running = new AbortController());
-  showMedia();
+  media.show();
   byId("trouble").hidden = true;
   byId("welcome").hidden = Boolean(likeHit) || isAsking();
   byId("results-title").hidden = !byId("welcome").hidden;
@@ -194,64 +198,6 @@ async function followAddress({ like, hit } = readAddress()) {
   } catch (error) {
     complain(error);
   }
-}
-
-// ---------------------------------------------------------------- pictures in the question
-
-function addMedia(files) {
-  const taken = [...files].filter(kindOf);
-  if (!taken.length) {
-    if (files.length) complain({ message: "That is no picture, no film and no PDF.", hint: "PNG, JPEG, WebP, MP4, PDF ..." });
-    return;
-  }
-  media = [...media, ...taken];
-  askAnew();
-}
-
-function showMedia() {
-  const chips = media.map((file) => {
-    const address = URL.createObjectURL(file);
-    const kind = kindOf(file);
-    const release = () => URL.revokeObjectURL(address);
-    const face = kind === "image" ? make("img", { src: address, alt: file.name || "pasted picture", onload: release, onerror: release }) : icon(kind);
-    if (kind !== "image") release();
-    const drop = () => {
-      media = media.filter((one) => one !== file);
-      words.focus();
-      askAnew();
-    };
-    return make("li", { title: kind === "pdf" ? `${file.name}, page 1` : file.name }, face, make("button", { type: "button", title: "Take it out", onclick: drop }, icon("close"), make("span", { class: "unseen" }, `Take out ${file.name || "the pasted picture"}`)));
-  });
-  byId("media").replaceChildren(...chips);
-  words.placeholder = media.length ? "and in words?" : "Describe a page, a picture or a moment";
-}
-
-function takeDrops() {
-  const veil = byId("drop");
-  const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragover", (event) => {
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    veil.hidden = false;
-  });
-  addEventListener("dragleave", (event) => (veil.hidden = !event.relatedTarget ? true : veil.hidden));
-  addEventListener("drop", (event) => {
-    veil.hidden = true;
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    addMedia(event.dataTransfer.files);
-  });
-  addEventListener("paste", (event) => {
-    const files = event.clipboardData?.files ?? [];
-    if (!files.length || document.querySelector("dialog[open]")) return;
-    event.preventDefault();
-    addMedia(files);
-  });
-  byId("file").addEventListener("change", (event) => {
-    const files = [...event.target.files];
-    event.target.value = "";
-    addMedia(files);
-  });
 }
 
 // ---------------------------------------------------------------- keys and buttons
@@ -349,7 +295,7 @@ function listen() {
   byId("home").addEventListener("click", (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return;
     event.preventDefault();
-    media = [];
+    media.parts = [];
     goTo("./");
     followAddress();
     words.focus();
@@ -380,7 +326,7 @@ function listen() {
     }
   });
   addEventListener("popstate", () => {
-    media = asked[history.state?.media] ?? [];
+    media.parts = asked[history.state?.media] ?? [];
     followAddress();
   });
 }
@@ -399,7 +345,6 @@ async function start() {
 
 const library = new Library({ onChange: () => showStatus().catch(complain) });
 listen();
-takeDrops();
 takeKeys();
 walkByArrows(results);
 showTheme();
