@@ -39,7 +39,7 @@ from mmsearch.retriever.store.migrate import migrate
 from mmsearch.retriever.store.rows import Row, StoredSegment
 from mmsearch.retriever.store.snapshot import Snapshot, take_snapshot
 from mmsearch.retriever.store.tables import FOLDER as TABLES_FOLDER
-from mmsearch.retriever.store.tables import Table, create_tables, memory, open_tables
+from mmsearch.retriever.store.tables import Table, create_tables, memory, open_tables, versions
 from mmsearch.retriever.store.tags import Tag, Tags
 from mmsearch.retriever.store.together import Together
 from mmsearch.retriever.store.writer import Writer, new_commit_id
@@ -225,11 +225,8 @@ class Store:
     def _newest(self) -> Snapshot:
         """Look at the versions of the tables, with ``_taking`` held."""
         now, latest = self._current(), self._latest
-        if (
-            latest is None
-            or latest.version != now.segments.version
-            or latest.manifest.version != now.documents.version
-        ):
+        known = None if latest is None else [latest.manifest.version, latest.version]
+        if latest is None or known != versions(now.documents, now.segments):
             self._latest = latest = take_snapshot(now.documents, now.segments, now.media)
         return latest
 

@@ -7,14 +7,15 @@ LanceDB's own answers are kept away from the rest of the store: what it raises b
 one of our errors here, and what it writes is brought to the disk here.
 """
 
+import asyncio
 import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mmsearch.errors import BadFilter, StoreDamaged, StoreError
 from mmsearch.retriever.store.durable import NewFiles
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb import Session
     from lancedb.db import DBConnection
-    from lancedb.query import FullTextQuery
-    from lancedb.table import IndexConfigType
+    from lancedb.query import AsyncStandardQuery, FullTextQuery
+    from lancedb.table import AsyncTable, IndexConfigType
     from lancedb.table import Table as LanceTable
 
     from mmsearch.retriever.store.ann import Probe
     from mmsearch.values import Vectors
+
+Answer = TypeVar("Answer")
 
 FOLDER = "tables"
 DOCUMENTS, SEGMENTS = "documents", "segments"
@@ -75,13 +78,23 @@ class Files(NamedTuple):
 
 
 class Table:
-    """One table: asks, adds and removes rows; every change is one version of it."""
+    """One table: asks, adds and removes rows; every change is one version of it.
 
-    def __init__(self, folder: Path, name: str, inner: "LanceTable") -> None:
+    It is read through the part of lancedb that is made of coroutines: a whole question is then
+    one turn of lancedb's thread, where the other part takes five, each of which waits for the
+    interpreter while others compute.
+    """
+
+    def __init__(self, folder: Path, name: str, asked: "AsyncTable") -> None:
         self.name = name
+        self.asked = asked  # what is read
         self._folder = folder  # of the index, for messages
-        self._inner = inner
         self._new_files: NewFiles | None = None
+
+    @functools.cached_property
+    def _written(self) -> "LanceTable":
+        """The table, opened to be written to."""
+        return _connect(self._folder).open_table(self.name)
 
     @property
     def path(self) -> Path:
@@ -91,14 +104,14 @@ class Table:
     @property
     def version(self) -> int:
         """The newest version, whoever made it."""
-        with self._reading():
-            return self._inner.version
+        [version] = versions(self)
+        return version
 
     @property
     def schema(self) -> "pa.Schema":
         """Its columns."""
-        with self._reading():
-            return self._inner.schema
+        with self.reading():
+            return _wait(self.asked.schema())
 
     def at(self, version: int | None = None) -> "Table":
         """Return the table as it is now, or was at ``version``; it stays so while others write.
@@ -106,50 +119,58 @@ class Table:
         Not for writing.
         """
         _looked_at.num += 1
-        pinned = _connect(self._folder).open_table(self.name)
-        with self._reading():
-            pinned.checkout(self._inner.version if version is None else version)
-        return Table(self._folder, self.name, pinned)
+
+        async def pinned() -> "AsyncTable":
+            table = await _open(self._folder, self.name)
+            await table.checkout(await self.asked.version() if version is None else version)
+            return table
+
+        with self.reading():
+            return Table(self._folder, self.name, _wait(pinned()))
 
     # ------------------------------------------------------------ reading
 
     def count(self, where: str | None = None) -> int:
         """Return how many rows there are."""
-        with self._reading(where):
-            return self._inner.count_rows(where)
+        with self.reading(where):
+            return _wait(self.asked.count_rows(where))
 
     def rows(
         self, columns: Sequence[str], where: str | None = None, *, limit: int | None = None
     ) -> "pa.Table":
         """Return the columns of every row that fits, or of some ``limit`` of them, in no order."""
-        with self._reading(where):
-            query = self._inner.search().select(list(columns))
+        with self.reading(where):
+            query = self.asked.query().select(list(columns))
             if where is not None:
                 query = query.where(where)
             if limit is not None:
                 query = query.limit(limit)
-            return query.to_arrow()
+            return _wait(query.to_arrow())
 
     def batches(
         self, columns: Sequence[str], where: str | None = None
     ) -> "Iterator[pa.RecordBatch]":
         """Give the same rows some thousands at a time."""
-        with self._reading(where):
-            query = self._inner.search().select(list(columns))
+        with self.reading(where):
+            query = self.asked.query().select(list(columns))
             if where is not None:
                 query = query.where(where)
-            yield from query.to_batches(BATCH_ROWS)
+            batches = _wait(query.to_batches(max_batch_length=BATCH_ROWS))
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield _wait(anext(batches))
 
     def row_ids(self, where: str, *, limit: int) -> list[int]:
         """Return where rows that fit lie, at most ``limit`` of them, for `take`."""
-        with self._reading(where):
-            query = self._inner.search().where(where).with_row_id(True)
-            return query.select([ROW_ID]).limit(limit).to_arrow()[ROW_ID].to_pylist()
+        with self.reading(where):
+            query = self.asked.query().where(where).with_row_id()
+            return _wait(query.select([ROW_ID]).limit(limit).to_arrow())[ROW_ID].to_pylist()
 
     def take(self, row_ids: Sequence[int], columns: Sequence[str]) -> "pa.Table":
         """Return the columns of the rows that lie there, in no order."""
-        with self._reading():
-            return self._inner.take_row_ids(list(row_ids)).select(list(columns)).to_arrow()
+        with self.reading():
+            query = self.asked.take_row_ids(list(row_ids)).select(list(columns))
+            return _wait(query.to_arrow())
 
     def nearest(
         self,
@@ -165,33 +186,32 @@ class Table:
 
         Every row is compared, unless ``probe`` says how its vector index is to be asked.
         """
-        from lancedb.query import LanceVectorQueryBuilder
-
-        with self._reading(where):
-            query = LanceVectorQueryBuilder(self._inner, vector, column).distance_type("cosine")
+        with self.reading(where):
+            query = self.asked.query().nearest_to(vector).column(column).distance_type("cosine")
             if probe is None:
                 query = query.bypass_vector_index()
             else:
                 query = query.nprobes(probe.cells).refine_factor(probe.refine)
-            query = query.select([*columns, "_distance"]).limit(limit)
-            if where is not None:
-                query = query.where(where, prefilter=True)
-            return query.with_row_id(True).to_arrow()
+            return self._best(query, [*columns, "_distance"], limit, where)
 
     def matching(
         self, asked: "FullTextQuery", columns: Sequence[str], *, limit: int, where: str | None
     ) -> "pa.Table":
         """Return the rows that fit a full-text query, best first, with ``_score`` (BM25)."""
-        with self._reading(where):
-            query = self._inner.search(asked, query_type="fts")
-            query = query.select([*columns, "_score"]).limit(limit)
-            if where is not None:
-                query = query.where(where, prefilter=True)
-            return query.with_row_id(True).to_arrow()
+        with self.reading(where):
+            query = self.asked.query().nearest_to_text(asked)
+            return self._best(query, [*columns, "_score"], limit, where)
+
+    def _best(
+        self, query: "AsyncStandardQuery", columns: list[str], limit: int, where: str | None
+    ) -> "pa.Table":
+        """Return the first rows of a query that ranks them, where they lie among the columns."""
+        query = query.select(columns).limit(limit).with_row_id()
+        return _wait((query if where is None else query.where(where)).to_arrow())
 
     def indexes(self) -> list[Index]:
         """Return its indexes; a damaged one may be among them."""
-        with self._reading():
+        with self.reading():
             return [
                 Index(
                     name=index.name,
@@ -200,13 +220,13 @@ class Table:
                     num_parts=index.num_segments or 1,
                     has_positions=bool((index.index_details or {}).get("with_position")),
                 )
-                for index in self._inner.list_indices()
+                for index in _wait(self.asked.list_indices())
             ]
 
     def files(self) -> Files:
         """Return how many files its rows are in."""
-        with self._reading():
-            stats: Any = self._inner.stats()  # a dict, whatever its annotation says
+        with self.reading():
+            stats: Any = _wait(self.asked.stats())  # a dict, whatever its annotation says
         files = stats["fragment_stats"]
         num_rows, lengths = stats["num_rows"], files["lengths"]
         num_files, num_small = files["num_fragments"], files["num_small_fragments"]
@@ -218,19 +238,20 @@ class Table:
 
     def num_uncovered(self) -> int:
         """Return how many rows its indexes do not cover, of the one that covers least."""
-        with self._reading():
-            stats = (self._inner.index_stats(one.name) for one in self._inner.list_indices())
+        with self.reading():
+            names = [one.name for one in _wait(self.asked.list_indices())]
+            stats = (_wait(self.asked.index_stats(name)) for name in names)
             return max((one.num_unindexed_rows for one in stats if one), default=0)
 
     # ------------------------------------------------------------ writing, one writer at a time
 
     def beside(self) -> "Table":
         """Return the table once more, for another thread that writes to it."""
-        return Table(self._folder, self.name, _connect(self._folder).open_table(self.name))
+        return Table(self._folder, self.name, _wait(_open(self._folder, self.name)))
 
     def add(self, rows: "pa.Table") -> None:
         """Add rows, durably."""
-        self._unless_torn(lambda: self._inner.add(rows))
+        self._unless_torn(lambda: self._written.add(rows))
 
     def add_batches(self, batches: "Iterable[pa.RecordBatch]") -> None:
         """Add rows as they come, all of them or none, durably; few are in memory at a time.
@@ -250,7 +271,7 @@ class Table:
 
         with self._writing():
             try:
-                self._inner.add(pa.RecordBatchReader.from_batches(self._inner.schema, given()))
+                self._written.add(pa.RecordBatchReader.from_batches(self._written.schema, given()))
             except Exception:
                 if raised:
                     raise raised[0] from None
@@ -261,7 +282,7 @@ class Table:
 
         alone: and remove all that are not among ``rows``
         """
-        merge = self._inner.merge_insert(key).when_matched_update_all()
+        merge = self._written.merge_insert(key).when_matched_update_all()
         merge = merge.when_not_matched_insert_all()
         if alone:
             merge = merge.when_not_matched_by_source_delete()
@@ -270,7 +291,7 @@ class Table:
     def delete(self, where: str) -> None:
         """Remove the rows that fit, durably."""
         with self._writing():
-            self._inner.delete(where)
+            self._written.delete(where)
 
     def make_index(
         self, column: str, config: "IndexConfigType", *, name: str | None = None
@@ -280,12 +301,12 @@ class Table:
         Without a name it is called after its column, and takes the place of one so called.
         """
         with self._writing():
-            self._inner.create_index(column, config=config, name=name)
+            self._written.create_index(column, config=config, name=name)
 
     def drop_index(self, name: str) -> None:
         """Forget an index; a damaged one too."""
         with self._writing():
-            self._inner.drop_index(name)
+            self._written.drop_index(name)
 
     def tidy(self, *, is_alone: bool = False, is_beside: bool = False) -> None:
         """Merge small files, bring indexes up to date, drop versions nobody can be reading.
@@ -298,13 +319,13 @@ class Table:
         is_beside: another thread is adding rows
         """
         self._refuse_without_room()
-        self._unless_torn(self._inner.optimize, is_beside=is_beside)
+        self._unless_torn(self._written.optimize, is_beside=is_beside)
         # A merged file is covered by indexes only now, and Lance merges it with others
         # that are: this may merge again, and what it is made of is too young to go.
-        with self._reading():
-            made = [version["timestamp"].astimezone() for version in self._inner.list_versions()]
+        with self.reading():
+            made = [version["timestamp"].astimezone() for version in self._written.list_versions()]
         clean = functools.partial(
-            self._inner.optimize,
+            self._written.optimize,
             cleanup_older_than=_age_to_keep(made, datetime.now(UTC)),
             delete_unverified=is_alone,
         )
@@ -344,19 +365,20 @@ class Table:
         """Restore a version, and remove the files of rows that are of no use then."""
         try:
             with self._writing():
-                self._inner.restore(version)
+                self._written.restore(version)
         except StoreError:  # there may be room once they are gone
             for file in torn:
                 file.unlink(missing_ok=True)
             with self._writing():
-                self._inner.restore(version)
+                self._written.restore(version)
         for file in torn:
             file.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ errors
 
     @contextlib.contextmanager
-    def _reading(self, where: str | None = None) -> Iterator[None]:
+    def reading(self, where: str | None = None) -> Iterator[None]:
+        """Make errors of ours of what lancedb raises; ``where`` is a filter of the caller's."""
         try:
             yield
         except Exception as error:
@@ -390,8 +412,8 @@ def create_tables(folder: Path, dim: int) -> tuple[Table, Table]:
     tables = []
     try:
         for name, schema in schemas.items():
-            inner = database.create_table(name, schema=schema, exist_ok=True)
-            tables.append(Table(folder, name, inner))
+            database.create_table(name, schema=schema, exist_ok=True)
+            tables.append(Table(folder, name, _wait(_open(folder, name))))
     except (RuntimeError, OSError, ValueError) as error:
         failed = StoreError(f"cannot make an index at {folder}: {_reason(error)}")
         failed.hint = "check free space and permissions, or name another folder (--db DIR)"
@@ -406,14 +428,13 @@ def open_tables(folder: Path, dim: int) -> tuple[Table, Table]:
     """Return the tables of an index. Raises StoreDamaged where they are not as they should be."""
     if not (folder / FOLDER).is_dir():  # lancedb would make it, and reads never create
         raise StoreDamaged(index_folder(folder), f"{folder.name}/{FOLDER} is missing")
-    database = _connect(folder)
     tables = []
     for name, schema in ((DOCUMENTS, documents_schema()), (SEGMENTS, segments_schema(dim))):
         try:
-            inner = database.open_table(name)
+            asked = _wait(_open(folder, name))
         except (RuntimeError, OSError, ValueError) as error:
             raise StoreDamaged(index_folder(folder), f"table {name}: {_reason(error)}") from error
-        table = Table(folder, name, inner)
+        table = Table(folder, name, asked)
         missing = set(schema.names) - set(table.schema.names)
         if missing or any(table.schema.field(n).type != schema.field(n).type for n in schema.names):
             reason = f"table {name} has other columns than this version's"
@@ -424,12 +445,21 @@ def open_tables(folder: Path, dim: int) -> tuple[Table, Table]:
 
 def open_as_they_are(folder: Path) -> tuple[Table, Table]:
     """Return the tables of an index of any schema: for `migrate`, which knows their columns."""
-    database = _connect(folder)
     try:
-        documents, segments = (database.open_table(name) for name in (DOCUMENTS, SEGMENTS))
+        documents, segments = (_wait(_open(folder, name)) for name in (DOCUMENTS, SEGMENTS))
     except (RuntimeError, OSError, ValueError) as error:
         raise StoreDamaged(folder, f"its tables: {_reason(error)}") from error
     return Table(folder, DOCUMENTS, documents), Table(folder, SEGMENTS, segments)
+
+
+def versions(*tables: Table) -> list[int]:
+    """Return the newest version of each, whoever made it, looked at together."""
+
+    async def newest() -> list[int]:
+        return await asyncio.gather(*(table.asked.version() for table in tables))
+
+    with tables[0].reading():
+        return _wait(newest())
 
 
 def _age_to_keep(made: Iterable[datetime], now: datetime) -> timedelta:
@@ -463,18 +493,43 @@ def _is_torn(file: Path) -> bool:
         return True
 
 
+def _wait(answer: "Coroutine[Any, Any, Answer]") -> Answer:
+    """Return what lancedb answers, in whose own thread its coroutines run."""
+    from lancedb.background_loop import LOOP
+
+    told: Answer = LOOP.run(answer)  # type: ignore[no-untyped-call]
+    return told
+
+
+async def _open(folder: Path, name: str) -> "AsyncTable":
+    """Open a table to be read."""
+    _prepare()
+    import lancedb
+
+    connection = await lancedb.connect_async(folder / FOLDER, **_how())
+    return await connection.open_table(name)
+
+
 def _connect(folder: Path) -> "DBConnection":
+    """Open the tables of a folder to be written to."""
+    _prepare()
+    import lancedb
+
+    return lancedb.connect(folder / FOLDER, **_how())
+
+
+def _prepare() -> None:
     # Read once, when the native library loads. Lance leaves two cores to its input and
     # output, so that of two none is left for the lists of one question to be made on at once.
     os.environ.setdefault("LANCE_IO_CORE_RESERVATION", "0")
     os.environ.setdefault("RUST_LOG", "error")
-    import lancedb
 
+
+def _how() -> dict[str, Any]:
+    """Return how all connections are made."""
     # Zero: every question sees what other processes have committed.
     interval = timedelta(0)
-    return lancedb.connect(
-        folder / FOLDER, read_consistency_interval=interval, session=_session(os.getpid(), memory())
-    )
+    return {"read_consistency_interval": interval, "session": _session(os.getpid(), memory())}
 
 
 class _LookedAt:
