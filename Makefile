@@ -31,9 +31,11 @@ demo: $(VENV)/core ## Index the sample corpus, ask it a few questions and print 
 	    --type image --db $(DEMO) -k 3 --no-json
 	$(BIN)/mmsearch eval sample_corpus/queries.jsonl --db $(DEMO) --no-json
 
-# Side by side, one thread each; `pytest` alone runs them one after the other.
+# Side by side, one thread each, one more than there are cores, for some wait for processes of
+# theirs; `pytest` alone runs them one after the other.
 test: $(VENV)/dev ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 \
+	    --dist worksteal
 
 lint: $(VENV)/dev ## Check style, types and the arrows between layers
 	$(BIN)/ruff check

@@ -213,7 +213,8 @@ class Locator:
 
     def as_dict(self) -> dict[str, int | float]:
         """Return what is known of it: ``{"page": 3}``."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        known = ((name, getattr(self, name)) for name in self.__slots__)
+        return {name: value for name, value in known if value is not None}
 
     def __str__(self) -> str:
         """How people name it: ``p.3``, ``1:04-1:09``; empty for a whole picture."""

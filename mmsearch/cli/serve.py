@@ -81,7 +81,7 @@ def serve(
         mmsearch serve --port 0 --root ./docs
         mmsearch serve --host 0.0.0.0 --api-key-file keys.txt
     """
-    from mmsearch.serving.arenas import keep_few_arenas
+    from mmsearch.serving.memory import keep_few_arenas, keep_what_is_there
 
     keep_few_arenas()
     from mmsearch.serving.server import serve as run
@@ -106,7 +106,12 @@ def serve(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    run(settings, on_listening=_say_where, on_ready=_say_ready)
+
+    def ready(seconds: float) -> None:
+        say(f"ready after {seconds:.1f} s")
+        keep_what_is_there()
+
+    run(settings, on_listening=_say_where, on_ready=ready)
     say("stopped")
 
 
@@ -114,7 +119,3 @@ def _say_where(where: "Listening") -> None:
     say(f"listening at {where.url}  (Ctrl-C stops it)")
     for notice in where.notices:
         say(f"notice: {notice}")
-
-
-def _say_ready(seconds: float) -> None:
-    say(f"ready after {seconds:.1f} s")

@@ -23,7 +23,7 @@ from mmsearch.serving.originals import Original
 from mmsearch.serving.parts import plain_reason
 from mmsearch.serving.state import Served, State, answer
 from mmsearch.serving.turns import answer_with_media
-from mmsearch.values import Document, Kind
+from mmsearch.values import Document, Hit, Kind, given_id
 
 if TYPE_CHECKING:
     from mmsearch.retriever.store.store import StoredSegment
@@ -69,13 +69,16 @@ def find_document(engine: Engine, document: str) -> Document:
     raise DocumentNotFound(document[:64])
 
 
-def media_urls(segment_id: str, kind: Kind, index: str | None) -> dict[str, str | None]:
+def media_urls(found: "Hit | StoredSegment", index: str | None) -> dict[str, str | None]:
     """Return where the pictures and the file of a segment are; None for what it has not."""
     mark = "" if index is None else f"?index={quote(index, safe='')}"
     urls: dict[str, str | None] = {
-        name: f"/v1/segments/{segment_id}/{name}{mark}" for name in ("thumbnail", "picture", "file")
+        name: f"/v1/segments/{found.segment_id}/{name}{mark}"
+        for name in ("thumbnail", "picture", "file")
     }
-    return urls if kind is not Kind.TEXT else urls | {"thumbnail": None, "picture": None}
+    if given_id(found.path) is not None:
+        return dict.fromkeys(urls)
+    return urls if found.kind is not Kind.TEXT else urls | {"thumbnail": None, "picture": None}
 
 
 # ---------------------------------------------------------------- what is told
@@ -115,7 +118,7 @@ def _segment(found: "StoredSegment", index: str | None) -> dict[str, Any]:
         "text_origin": str(found.text_origin),
         "text": found.text,
         "modified": _time(found.modified),
-        **media_urls(found.segment_id, found.kind, index),
+        **media_urls(found, index),
     }
 
 

@@ -312,5 +312,5 @@ def hit_json(hit: Hit, index: str | None) -> dict[str, Any]:
         **hit.as_dict(),
         "about": hit.about,
         "document": document_id(hit.path),
-        **media_urls(hit.segment_id, hit.kind, index),
+        **media_urls(hit, index),
     }

@@ -100,22 +100,33 @@ def word_share(asked: frozenset[str], held: frozenset[str]) -> float:
 def _score(
     candidate: Candidate, asked: frozenset[Signal], signals: Sequence[Signal], *, has_pixels: bool
 ) -> Fused:
-    evidence = {signal: place.evidence for signal, place in candidate.places.items()}
+    places = candidate.places
     few_words = candidate.num_words < ENOUGH_WORDS
     weights = _weights(candidate.has, asked, few_words=few_words, has_pixels=has_pixels)
-    # Lists that do not apply (a photograph found by its file name) may help, never hurt:
-    # the strongest first, and only while one stands above the mean so far.
-    others = [signal for signal in evidence if signal not in weights]
-    for signal in sorted(others, key=lambda s: (-evidence[s], s)) if others else ():
-        if not weights or evidence[signal] > _mean(evidence, weights):
-            weights = {**weights, signal: 1.0}
+    if not places.keys() <= weights.keys():
+        weights = _helped(weights, {signal: place.evidence for signal, place in places.items()})
     total = sum(weights.values())
     believed = 1.0 - candidate.doubt
-    parts = {
-        signal: believed * weights.get(signal, 0.0) * evidence.get(signal, 0.0) / total
-        for signal in signals
-    }
+    parts = dict.fromkeys(signals, 0.0)
+    for signal, weight in weights.items():
+        if signal in places:
+            parts[signal] = believed * weight * places[signal].evidence / total
     return Fused(candidate.segment_id, min(1.0, math.fsum(parts.values())), parts)
+
+
+def _helped(
+    weights: Mapping[Signal, float], evidence: Mapping[Signal, float]
+) -> Mapping[Signal, float]:
+    """Return the weights with those of lists that do not apply, but help.
+
+    Such a list (a photograph found by its file name) never hurts: the strongest first, and
+    only while one stands above the mean so far.
+    """
+    others = [signal for signal in evidence if signal not in weights]
+    for signal in sorted(others, key=lambda s: (-evidence[s], s)):
+        if not weights or evidence[signal] > _mean(evidence, weights):
+            weights = {**weights, signal: 1.0}
+    return weights
 
 
 @lru_cache(maxsize=256)  # more than there are: the same few for all candidates

@@ -128,7 +128,8 @@ class Searcher:
 
         def by_vector(view: View, vector: "Vectors", side: View) -> _List:
             found = near.nearest(view, vector, k=depth, where=where)
-            return _listed(snapshot, found, [self._confidence(c, side, view) for _, c in found])
+            calibration = self._calibration_of(side, view)
+            return _listed(snapshot, found, [confidence(c, calibration) for _, c in found])
 
         def by_words() -> _List:
             found = snapshot.matches(question.words, k=depth, where=where)
@@ -180,7 +181,7 @@ class Searcher:
             return {}
         return {
             segment_id: max(
-                self._confidence(float(negative @ vector), View.TEXT, view)
+                confidence(float(negative @ vector), self._calibration_of(View.TEXT, view))
                 for negative in question.negative
                 for view, vector in vectors.items()
             )
@@ -188,8 +189,8 @@ class Searcher:
             if vectors
         }
 
-    def _confidence(self, cosine: float, asked: View, kept: View) -> float:
-        return confidence(cosine, self._calibration.get((asked, kept), UNCALIBRATED))
+    def _calibration_of(self, asked: View, kept: View) -> Calibration:
+        return self._calibration.get((asked, kept), UNCALIBRATED)
 
 
 class _List(NamedTuple):

@@ -245,7 +245,7 @@ export class Viewer {
       acts.append(make("button", { type: "button", class: "plain", onclick: () => this.replay?.() }, icon("again"), `From ${clock(hit.start)}`));
     }
     const at = hit.page !== undefined ? `#page=${hit.page}` : hit.start !== undefined ? `#t=${hit.start}` : "";
-    acts.append(make("a", { class: "plain", href: mediaOf(hit.id, "file", this.index) + at, target: "_blank", rel: "noopener" }, icon("open"), "Open file"));
+    if (hit.file) acts.append(make("a", { class: "plain", href: mediaOf(hit.id, "file", this.index) + at, target: "_blank", rel: "noopener" }, icon("open"), "Open file"));
 
     const made = [acts];
     if (hit.score !== undefined) made.push(this.#scoreOf(hit));

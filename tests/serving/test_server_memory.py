@@ -1,4 +1,4 @@
-"""Memory that many threads used is used again by others."""
+"""Memory that many threads used is used again by others; what stays is not looked at again."""
 
 import ctypes
 import subprocess
@@ -10,7 +10,7 @@ HAS_GLIBC = hasattr(ctypes.CDLL(None), "malloc_info")
 # Threads that are all there at once each want an arena of their own.
 THREADS = """
 import ctypes, sys, threading
-from mmsearch.serving.arenas import keep_few_arenas
+from mmsearch.serving.memory import keep_few_arenas
 if sys.argv[1] == "few":
     assert keep_few_arenas()
 libc = ctypes.CDLL(None)
@@ -40,3 +40,20 @@ def num_arenas(asked: str) -> int:
 def test_threads_share_two_arenas_where_else_each_has_its_own() -> None:
     assert num_arenas("few") <= 2
     assert num_arenas("many") > 2
+
+
+def test_what_was_loaded_is_not_looked_at_by_the_collector() -> None:
+    loaded = """
+import gc, http.client, typing
+from mmsearch.serving.memory import keep_what_is_there
+before = len(gc.get_objects())
+keep_what_is_there()
+print(before, len(gc.get_objects()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+
+    before, after = map(int, done.stdout.split())
+
+    assert after < before / 50
