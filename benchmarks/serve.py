@@ -42,8 +42,9 @@ def main() -> None:
     asked = parser.parse_args()
     parts = asked.only or PARTS
     with tempfile.TemporaryDirectory() as scratch:
+        here = document.machine()
         db = asked.db or indexed(Path(scratch) / "db", CORPUS)
-        measured = measure(parts, db, Path(scratch), share=0.25 if asked.short else 1.0)
+        measured = measure(parts, db, Path(scratch), here, share=0.25 if asked.short else 1.0)
     results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(results | measured, indent=1) + "\n")
@@ -54,9 +55,9 @@ def main() -> None:
 
 
 def measure(
-    parts: tuple[str, ...], db: Path, scratch: Path, *, share: float
+    parts: tuple[str, ...], db: Path, scratch: Path, here: dict[str, object], *, share: float
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of each part, and the machine just before it."""
+    """Return the figures of each part, and what the machine was before the first of them."""
     measured: dict[str, dict[str, Any]] = {}
 
     def keep(part: str, figures: measures.Figures) -> None:
@@ -69,22 +70,17 @@ def measure(
     def rounds(number: int) -> int:
         return max(1, round(number * share))
 
-    here = document.machine()
     if "start" in parts:
         keep("start", measures.start(db, rounds=rounds(5)))
     if {"command_line", "overhead", "concurrency"} & set(parts):
         with running(serving(db)) as server:
             if "command_line" in parts:
-                here = document.machine()
                 keep("command_line", measures.command_line(db, rounds=rounds(12)))
             if "overhead" in parts:
-                here = document.machine()
                 keep("overhead", measures.overhead(db, server, rounds=rounds(300)))
             if "concurrency" in parts:
-                here = document.machine()
                 keep("concurrency", measures.concurrency(server, each=rounds(200), rounds=3))
     if "encodings" in parts:
-        here = document.machine()
         keep("encodings", measures.encodings(scratch, inputs=256, rounds=rounds(12)))
     return measured
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _LIBRARIES = ("fastapi", "uvicorn", "torch", "lancedb", "typer", "pydantic")
 _BEGIN, _END = "<!-- {}: made by {} -->", "<!-- end of {} -->"
 _NEW = "# Serving\n"
-_BUSY = 1.5  # load of a core: what each part leaves behind for the next is not other work
+_BUSY = 0.75  # load of a core
 
 
 def machine() -> dict[str, object]:
@@ -98,7 +98,8 @@ def _speed(speed: Mapping[str, Any]) -> list[str]:
         value = speed[part]["figures"][name]
         promise = "" if promised is None else f"{how} {promised:g} {unit}".rstrip()
         kept = promised is None or (value <= promised if how == "<=" else value >= promised)
-        rows.append([about, f"{value:,.4g} {unit}".rstrip(), promise, "" if kept else "missed"])
+        told = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+        rows.append([about, f"{told} {unit}".rstrip(), promise, "" if kept else "missed"])
     loads = sorted(speed[part]["machine"]["load_before"] for part in speed)
     last = max(speed.values(), key=lambda one: one["date"])
     here = last["machine"]
@@ -106,7 +107,7 @@ def _speed(speed: Mapping[str, Any]) -> list[str]:
         f"Measured on {last['date']} at {here['commit']}: {here['cores']} cores "
         f"({here['processor']}), Python {here['python']}, fastapi {here['fastapi']}, "
         f"uvicorn {here['uvicorn']}, torch {here['torch']}; the default model, loopback, the "
-        f"load generator on the same cores. Load before the parts: {loads[0]} to {loads[-1]}.",
+        f"load generator on the same cores. Load before: {loads[-1]}.",
         "",
     ]
     if loads[-1] > _BUSY * here["cores"]:
