@@ -495,34 +495,31 @@ def _is_torn(file: Path) -> bool:
 
 def _wait(answer: "Coroutine[Any, Any, Answer]") -> Answer:
     """Return what lancedb answers, in whose own thread its coroutines run."""
-    from lancedb.background_loop import LOOP
-
-    told: Answer = LOOP.run(answer)  # type: ignore[no-untyped-call]
+    told: Answer = _lancedb().background_loop.LOOP.run(answer)
     return told
 
 
 async def _open(folder: Path, name: str) -> "AsyncTable":
     """Open a table to be read."""
-    _prepare()
-    import lancedb
-
-    connection = await lancedb.connect_async(folder / FOLDER, **_how())
+    connection = await _lancedb().connect_async(folder / FOLDER, **_how())
     return await connection.open_table(name)
 
 
 def _connect(folder: Path) -> "DBConnection":
     """Open the tables of a folder to be written to."""
-    _prepare()
-    import lancedb
-
-    return lancedb.connect(folder / FOLDER, **_how())
+    return _lancedb().connect(folder / FOLDER, **_how())
 
 
-def _prepare() -> None:
+@functools.cache
+def _lancedb() -> Any:  # noqa: ANN401  a module
     # Read once, when the native library loads. Lance leaves two cores to its input and
     # output, so that of two none is left for the lists of one question to be made on at once.
     os.environ.setdefault("LANCE_IO_CORE_RESERVATION", "0")
     os.environ.setdefault("RUST_LOG", "error")
+    import lancedb
+    import lancedb.background_loop
+
+    return lancedb
 
 
 def _how() -> dict[str, Any]:

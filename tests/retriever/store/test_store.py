@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +232,28 @@ def test_counting_bears_folders_that_come_and_go(tmp_path: Path) -> None:
         passing.join()
 
     assert counted <= {least, least + 1}
+
+
+def test_lance_is_told_before_it_loads_that_input_needs_no_core_of_its_own(tmp_path: Path) -> None:
+    Store.create(tmp_path / "db", SPACE)
+    look = """
+import os, pathlib, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lancedb":
+            print(os.environ.get("LANCE_IO_CORE_RESERVATION"))
+sys.meta_path.insert(0, Finder())
+from mmsearch.retriever.store.store import Store
+Store.open(pathlib.Path(sys.argv[1])).counts()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", look, str(tmp_path / "db")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "0\n"
 
 
 def test_paths_and_words_that_are_not_utf8_are_kept_escaped(tmp_path: Path) -> None:
