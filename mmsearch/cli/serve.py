@@ -81,9 +81,9 @@ def serve(
         mmsearch serve --port 0 --root ./docs
         mmsearch serve --host 0.0.0.0 --api-key-file keys.txt
     """
-    from mmsearch.serving.memory import keep_few_arenas, keep_what_is_there
+    from mmsearch.serving.memory import keep_little, keep_what_is_there
 
-    keep_few_arenas()
+    keep_little()
     from mmsearch.serving.server import serve as run
 
     settings = Settings(
