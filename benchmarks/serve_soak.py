@@ -129,23 +129,25 @@ def main() -> None:
     asked = parser.parse_args()
     parts = asked.only or PARTS
     results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    here = document.machine()
     results |= {
-        "machine": document.machine(),
+        "machine": here,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "seed": asked.seed,
     }
     found: dict[str, Findings] = {}
     with tempfile.TemporaryDirectory() as scratch:
         db, root = lay_out(Path(scratch))
-        if "traffic" in parts:
-            findings, told = soak(db, root, minutes=asked.minutes, seed=asked.seed)
-            found["traffic"], results["traffic"] = findings, findings.as_dict() | told
-        if "uploads" in parts:
-            findings, told = upload(db, Path(scratch), num=asked.uploads, seed=asked.seed)
-            found["uploads"], results["uploads"] = findings, findings.as_dict() | told
-        if "hostile" in parts:
-            findings = attack(db)
-            found["hostile"], results["hostile"] = findings, findings.as_dict()
+        for part in parts:
+            told: dict[str, Any] = {}
+            if part == "traffic":
+                one, told = soak(db, root, minutes=asked.minutes, seed=asked.seed)
+            elif part == "uploads":
+                one, told = upload(db, Path(scratch), num=asked.uploads, seed=asked.seed)
+            else:
+                one = attack(db)
+            found[part] = one
+            results[part] = one.as_dict() | told | {"commit": here["commit"]}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(results, indent=1) + "\n")
     document.write(asked.docs, soak=results)

@@ -129,12 +129,12 @@ _MEMORY = (
 def _soak(soak: Mapping[str, Any]) -> list[str]:
     here = soak["machine"]
     lines = [
-        f"Measured on {soak['date']} at {here['commit']}, on {here['cores']} cores, load before "
-        f"{here['load_before']}.",
+        f"Measured on {soak['date']}, on {here['cores']} cores, load before {here['load_before']}.",
     ]
     if traffic := soak.get("traffic"):
         lines += [
             "",
+            f"At {traffic['commit']}: "
             f"{traffic['minutes']:g} minutes of mixed traffic by {traffic['clients']} clients "
             f"while files were indexed, changed and removed ({traffic['jobs']} jobs): "
             f"{traffic['requests']:,} requests, {traffic['num_wrong']} wrong answers.",
@@ -161,6 +161,7 @@ def _soak(soak: Mapping[str, Any]) -> list[str]:
         answers = ", ".join(f"{n:,} x {status}" for status, n in uploads["statuses"].items())
         lines += [
             "",
+            f"At {uploads['commit']}: "
             f"{uploads['files']:,} damaged files sent to `/v1/search` and `/v1/embeddings`: "
             f"{answers}; {uploads['num_wrong']} wrong answers. Memory of the server's process "
             f"{uploads['server_mib']['early']:,.0f} MiB in the second fifth, "
@@ -169,6 +170,7 @@ def _soak(soak: Mapping[str, Any]) -> list[str]:
     if hostile := soak.get("hostile"):
         lines += [
             "",
+            f"At {hostile['commit']}: "
             f"{len(hostile['statuses'])} things that no client sends (half bodies, huge heads, "
             "bombs of JSON and of pixels, hundreds of connections that say nothing): "
             f"{hostile['num_wrong']} wrong; the server is asked after each.",
