@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+from mmsearch import Engine
 from mmsearch.cli import main as command_line
 from mmsearch.retriever.training.toy import toy_examples
 from mmsearch.training import known_configs
@@ -143,10 +144,10 @@ def test_tiny_learns_and_its_model_searches(run: Run, tmp_path: Path) -> None:
     indexed = run("index", "pictures", "--no-ocr", "--model", "model", "--db", "db")
     assert indexed.code == 0, indexed.err
     places = []
-    for number, example in enumerate(held_out):
-        hits = run("query", example.query.text, "--db", "db", "-k", "24", "--json").lines[0]["hits"]
-        names = [Path(hit["path"]).name for hit in hits]
-        places.append(names.index(f"{number}.png"))
+    with Engine.open(tmp_path / "db") as engine:
+        for number, example in enumerate(held_out):
+            names = [Path(hit.path).name for hit in engine.query(example.query.text, k=24)]
+            places.append(names.index(f"{number}.png"))
     # By chance the right one stands in the middle, at 11.5.
     assert sum(places) / len(places) < 8
 
