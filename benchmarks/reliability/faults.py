@@ -35,7 +35,7 @@ _PLACES = (
 )
 # Values and conversions: nothing happens between two of them that a kill could part.
 _READS = ("pipeline", "plan", "sandbox", "snapshot")
-# To a reader a file is the same before it was flushed and after.
+# They change no file: of some that follow each other, the first stands for all.
 _FLUSHES = ("os.fsync", "os.fdatasync", "durable.flush", "durable._flush_whole", "durable._names")
 _NOT = ("rows.py", "words.py", "check.py")
 _SYSTEM = frozenset(("fsync", "fdatasync", "replace", "rename", "unlink", "remove", "rmdir"))
@@ -84,12 +84,16 @@ def find_boundaries(folder: Path) -> list[tuple[Boundary, Boundary]]:
     crossed: Counter[tuple[str, bool]] = Counter()
     state = _state(folder)
     last: Boundary | None = None
+    flushing = False
 
     def see(name: str, before: bool) -> None:
-        nonlocal state, last
+        nonlocal state, last, flushing
         crossed[name, before] += 1
-        if name.partition(".")[0] in _READS or name in _FLUSHES:
+        if name.partition(".")[0] in _READS:
             return  # of another thread, perhaps, while one is writing
+        goes_on, flushing = flushing, name in _FLUSHES
+        if goes_on and flushing:
+            return
         here = Boundary(name, before, crossed[name, before])
         now = _state(folder)
         if now != state:
