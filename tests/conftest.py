@@ -14,6 +14,8 @@ from mmsearch.values import Item, Role, Space, Text, View
 if TYPE_CHECKING:
     from mmsearch.values import Vectors
 
+pytest_plugins = ("toy_hub", "toy_terminal")  # fixtures of several files
+
 WORDS = ("cat", "dog", "chart", "pump", "museum")
 POISON = "poison"
 

@@ -5,16 +5,12 @@ hundred such connections, which cost their maker nothing, would take every place
 """
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-if TYPE_CHECKING:
-    pass
 
-
-def patient(head_timeout_s: float) -> "type[asyncio.Protocol]":
+def patient(head_timeout_s: float) -> type[asyncio.Protocol]:
     """Return a protocol that closes a connection whose request's head takes longer."""
 
     class Patient(H11Protocol):

@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import made_files
 import pytest
 from PIL import Image
+from toy_terminal import Run
 
 import mmsearch
 from mmsearch import Engine, Hit, Query
-from mmsearch.cli import main as command_line
 from mmsearch.cli.output import shown_path
 from mmsearch.errors import StoreError
 from mmsearch.retriever.search import backends
@@ -46,19 +45,6 @@ COMMANDS = (
     ["info"],
     ["model", "list"],
 )
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")
@@ -96,21 +82,6 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(home)
     monkeypatch.setenv("HOME", str(home))
     return home
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.argv", ["mmsearch", *words])
-        code: Any = 0
-        try:
-            command_line.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        return Done(int(code), *capsys.readouterr())
-
-    return run
 
 
 def a_hit(run: Run) -> dict[str, Any]:

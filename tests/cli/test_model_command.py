@@ -5,15 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 from published_folders import PLUME_TOKENS, write_published
-from toy_hub import Files, ToyHub, a_hub_for, tiny_model
+from toy_hub import Files, ToyHub
+from toy_terminal import Run
 
-from mmsearch.cli import main as command_line
 from mmsearch.cli import progress
 from mmsearch.cli.output import shown_bytes
 from mmsearch.retriever.models.tiny import write_random_checkpoint
@@ -22,37 +21,15 @@ COMMANDS = ("list", "pull", "info", "verify", "convert", "remove")
 PLUME = "CUDAOUTOFMEMORY/PLUME-Qwen2-VL-2B"
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
+@pytest.fixture
+def run(run: Run) -> Run:
+    """Run ``mmsearch model`` with these words."""
+    return partial(run, "model")
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.argv", ["mmsearch", "model", *words])
-        code: Any = 0
-        try:
-            command_line.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        return Done(int(code), *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def tiny() -> Files:
-    return {**tiny_model(), "LICENSE": b"Apache-2.0"}
+def tiny(tiny: Files) -> Files:
+    return {**tiny, "LICENSE": b"Apache-2.0"}
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +41,11 @@ def pickled(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Files) -> Iterator[ToyHub]:
+def hub(hub: ToyHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Files) -> ToyHub:
     """A hub with the tiny model under PLUME's name."""
     monkeypatch.chdir(tmp_path)
-    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
-        hub.publish(PLUME, tiny)
-        yield hub
+    hub.publish(PLUME, tiny)
+    return hub
 
 
 def examples(help_text: str) -> list[str]:

@@ -8,15 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from PIL import Image
+from toy_terminal import Run
 
 from mmsearch import Engine
-from mmsearch.cli import main as command_line
 from mmsearch.retriever.training.toy import toy_examples
 from mmsearch.training import known_configs
 
@@ -24,33 +23,10 @@ SHORT = ["--set", "run.steps=4", "--set", "data.toy=16", "--set", "data.held_out
 SHORT += ["--set", "run.batch=4", "--set", "run.save_every=2", "--set", "run.probe_every=0"]
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run ``mmsearch`` in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.argv", ["mmsearch", *words])
-        code: Any = 0
-        try:
-            command_line.main()
-        except SystemExit as exit_:
-            code = exit_.code or 0
-        return Done(int(code), *capsys.readouterr())
-
     return run
 
 

@@ -36,6 +36,15 @@ def pdf(path: Path, *pages: str, size: tuple[float, float] = (595, 842), **save:
     return path
 
 
+def a_few(folder: Path) -> Path:
+    """Make a folder with a PDF of two pages, a red picture and a note."""
+    folder.mkdir()
+    pdf(folder / "report.pdf", "The pump and its chart.", "The museum of the town.")
+    Image.new("RGB", (64, 64), RED).save(folder / "red bus.png")
+    (folder / "note.md").write_text("The dog does not like the cat.\n")
+    return folder
+
+
 def scanned_pdf(path: Path, text: str, *, rotate: int = 0, stamp: str = "") -> Path:
     """Write a PDF whose only page is a picture of words, with a stamp in its text layer."""
     picture = io.BytesIO()

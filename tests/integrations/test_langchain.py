@@ -11,7 +11,6 @@ import made_files
 import numpy as np
 import pytest
 from conftest import WordEmbedder
-from PIL import Image
 
 from mmsearch import Engine, Item
 from mmsearch.errors import BadInput, UnreadableFile
@@ -53,12 +52,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "docs"
-    folder.mkdir()
-    made_files.pdf(folder / "report.pdf", "The pump and its chart.", "The museum of the town.")
-    Image.new("RGB", (64, 64), RED).save(folder / "red bus.png")
-    (folder / "note.md").write_text("The dog does not like the cat.\n")
-    return folder
+    return made_files.a_few(tmp_path_factory.mktemp("made") / "docs")
 
 
 @pytest.fixture(scope="module")

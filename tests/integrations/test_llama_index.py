@@ -29,12 +29,7 @@ RED = made_files.RED
 
 @pytest.fixture(scope="module")
 def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "docs"
-    folder.mkdir()
-    made_files.pdf(folder / "report.pdf", "The pump and its chart.", "The museum of the town.")
-    Image.new("RGB", (64, 64), RED).save(folder / "red bus.png")
-    (folder / "note.md").write_text("The dog does not like the cat.\n")
-    return folder
+    return made_files.a_few(tmp_path_factory.mktemp("made") / "docs")
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy_hub import NAME, WEIGHTS, Files, ToyHub, a_hub_for, tiny_model
+from toy_hub import NAME, WEIGHTS, Files, ToyHub
 
 from mmsearch.errors import (
     BadCheckpoint,
@@ -24,25 +23,6 @@ from mmsearch.retriever.embedding.library import (
     split_name,
 )
 from mmsearch.retriever.embedding.pull import PullProgress, pull, remove
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
-    """A hub with nothing on it, and a person who has a token and no models."""
-    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
-        yield hub
-
-
-@pytest.fixture
-def tiny() -> Files:
-    return tiny_model()
-
-
-@pytest.fixture
-def published(hub: ToyHub, tiny: Files) -> str:
-    """The commit of the tiny model on the hub."""
-    return hub.publish(NAME, tiny)
-
 
 # ---------------------------------------------------------------- revisions and names
 

@@ -4,11 +4,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toy_hub import NAME, TOKEN, WEIGHTS, Files, ToyHub, a_hub_for, tiny_model
+from toy_hub import NAME, TOKEN, WEIGHTS, Files, ToyHub
 
 from mmsearch.errors import (
     DownloadFailed,
@@ -22,24 +21,6 @@ from mmsearch.retriever.embedding.library import (
 from mmsearch.retriever.embedding.load import load_embedder, model_space
 from mmsearch.retriever.embedding.pull import PullProgress, pull, remove
 from mmsearch.values import Item
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
-    """A hub with nothing on it, and a person who has a token and no models."""
-    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
-        yield hub
-
-
-@pytest.fixture
-def tiny() -> Files:
-    return tiny_model()
-
-
-@pytest.fixture
-def published(hub: ToyHub, tiny: Files) -> str:
-    """The commit of the tiny model on the hub."""
-    return hub.publish(NAME, tiny)
 
 
 def weight_requests(hub: ToyHub) -> list[str | None]:

@@ -1,12 +1,11 @@
 """Models are pulled as their authors published them, and say what they are on arrival."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from published_folders import PLUME_TOKENS, write_published
-from toy_hub import Files, ToyHub, a_hub_for
+from toy_hub import Files, ToyHub
 
 from mmsearch.errors import DownloadFailed, ModelNotFound, ToBeConverted
 from mmsearch.retriever.embedding.library import available_models, model_folder
@@ -17,12 +16,6 @@ from mmsearch.retriever.models.description import Layout, read_description
 from mmsearch.values import Item
 
 PLUME = "CUDAOUTOFMEMORY/PLUME-Qwen2-VL-2B"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
-    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
-        yield hub
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from toy_hub import NAME, TOKEN, WEIGHTS, Files, ToyHub, a_hub_for, tiny_model
+from toy_hub import NAME, TOKEN, WEIGHTS, Files, ToyHub
 
 from mmsearch.errors import (
     BadCheckpoint,
@@ -24,24 +23,6 @@ from mmsearch.retriever.embedding.library import (
     repository_folder,
 )
 from mmsearch.retriever.embedding.pull import PullProgress, pull, remove
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ToyHub]:
-    """A hub with nothing on it, and a person who has a token and no models."""
-    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
-        yield hub
-
-
-@pytest.fixture
-def tiny() -> Files:
-    return tiny_model()
-
-
-@pytest.fixture
-def published(hub: ToyHub, tiny: Files) -> str:
-    """The commit of the tiny model on the hub."""
-    return hub.publish(NAME, tiny)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,16 @@ def busy(
     return first
 
 
+def two_together(model: GatedEmbedder, shared: SharedEmbedder, threads: ThreadPoolExecutor) -> None:
+    """Have two calls computed in one batch, the last; the first keeps the model busy."""
+    first = busy(model, shared, threads)
+    two = [threads.submit(shared.embed, [Item("dog")]) for _ in range(2)]
+    until(lambda: shared.num_waiting == 2)
+    model.gate.set()
+    for call in (first, *two):
+        call.result()
+
+
 def test_a_call_alone_is_what_the_model_says(embedder: WordEmbedder) -> None:
     items = [Item(word) for word in WORDS]
 
@@ -225,12 +235,7 @@ def test_where_calls_came_together_the_next_batch_waits_for_as_many(
     model: GatedEmbedder, threads: ThreadPoolExecutor
 ) -> None:
     shared = SharedEmbedder(model, within_s=10.0)
-    first = busy(model, shared, threads)
-    two = [threads.submit(shared.embed, [Item("dog")]) for _ in range(2)]
-    until(lambda: shared.num_waiting == 2)
-    model.gate.set()
-    for call in (first, *two):
-        call.result()
+    two_together(model, shared, threads)
 
     one = threads.submit(shared.embed, [Item("pump")])
     until(lambda: shared.num_waiting == 1)
@@ -245,12 +250,7 @@ def test_a_call_that_comes_alone_after_others_waits_no_longer_than_it_may(
     model: GatedEmbedder, threads: ThreadPoolExecutor
 ) -> None:
     shared = SharedEmbedder(model, within_s=0.05)
-    first = busy(model, shared, threads)
-    two = [threads.submit(shared.embed, [Item("dog")]) for _ in range(2)]
-    until(lambda: shared.num_waiting == 2)
-    model.gate.set()
-    for call in (first, *two):
-        call.result()
+    two_together(model, shared, threads)
 
     assert threads.submit(shared.embed, [Item("pump")]).result(timeout=5).shape[0] == 1
 

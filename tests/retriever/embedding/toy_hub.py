@@ -58,6 +58,24 @@ def tiny_model() -> Files:
         return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
 
 
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["ToyHub"]:
+    """A hub with nothing on it, and a person who has a token and no models."""
+    with a_hub_for(monkeypatch, tmp_path / "models") as hub:
+        yield hub
+
+
+@pytest.fixture
+def tiny() -> Files:
+    return tiny_model()
+
+
+@pytest.fixture
+def published(hub: "ToyHub", tiny: Files) -> str:
+    """The commit of the tiny model on the hub."""
+    return hub.publish(NAME, tiny)
+
+
 class Asked(NamedTuple):
     """One request that was heard."""
 

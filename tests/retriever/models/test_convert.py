@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import largest_file
 from published_folders import (
     PLUME_TOKENS,
     edit_json,
@@ -331,10 +331,8 @@ def split_tokenizer(folder: Path) -> None:
 @pytest.fixture
 def small_files() -> Iterator[None]:
     """No file may grow beyond 50 kB: writing fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with largest_file(50_000):
+        yield
 
 
 def test_a_disk_that_fills_up_leaves_nothing(plume: Path, target: Path, small_files: None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from plain_plume import plain_rollout
-from test_graphs import TracingRecorder
+from toy_graphs import TracingRecorder
 from toy_thinking import mixed_items
 
 from mmsearch.retriever.embedding.embedder import LatentEmbedder

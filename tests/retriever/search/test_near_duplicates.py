@@ -1,11 +1,13 @@
 """Which pictures count as the same one, and that none such pair is missed."""
 
 import io
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_store
 from PIL import Image, ImageDraw
 
 from mmsearch.indexers.readers.pictures import look
@@ -16,23 +18,13 @@ from mmsearch.values import (
     Document,
     Kind,
     Locator,
-    Space,
     Status,
     TextOrigin,
     View,
     segment_id,
 )
 
-SPACE = Space(
-    model="toy",
-    weights_hash="0" * 16,
-    reasoner="none",
-    effort=0,
-    dim=2,
-    prompt="",
-    max_pixels=100,
-    max_frames=1,
-)
+SPACE = replace(toy_store.SPACE, dim=2)
 A, B = 0x0F0F_3C3C_AAAA_1234, 0xF0F0_1111_5555_4321  # far apart
 WORDS = "tide table of port ansel for march in metres"
 OTHER_WORDS = "the pump station was replaced by a larger one"

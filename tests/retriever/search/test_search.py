@@ -1,10 +1,12 @@
 """Questions over a small store: what is found, in which order, and what is left out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import toy_store
 
 from mmsearch.errors import BadFilter, SegmentNotFound
 from mmsearch.retriever.seams import Calibration
@@ -18,7 +20,6 @@ from mmsearch.values import (
     Kind,
     Locator,
     Query,
-    Space,
     Status,
     TextOrigin,
     View,
@@ -30,16 +31,7 @@ if TYPE_CHECKING:
 
 # Every subject is a direction; a vector says how much of each a segment is about.
 CAT, DOG, CHART = np.eye(3, dtype=np.float32)
-SPACE = Space(
-    model="toy",
-    weights_hash="0" * 16,
-    reasoner="none",
-    effort=0,
-    dim=3,
-    prompt="",
-    max_pixels=100,
-    max_frames=1,
-)
+SPACE = replace(toy_store.SPACE, dim=3)
 # A cosine of 0.5 is an even chance, and one of 1.0 nearly sure.
 CALIBRATION = {(one, other): Calibration(0.5, 10.0) for one in View for other in View}
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_commit import contents, largest_file
-from toy_store import SPACE, put
+from full_disk import largest_file
+from toy_store import SPACE, contents, put
 
 from mmsearch import upkeep
 from mmsearch.errors import StoreDamaged, StoreError, StoreLocked, StoreNotFound

@@ -1,11 +1,8 @@
 """The commit protocol: a document is in the index whole or not at all, whatever happens."""
 
 import os
-import resource
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,8 +11,19 @@ from typing import TYPE_CHECKING, Any
 import lancedb
 import numpy as np
 import pytest
+from full_disk import largest_file
 from lancedb.table import LanceTable
-from toy_store import SPACE, a_document, a_row, pages, put, thumbnail, unit
+from toy_store import (
+    SPACE,
+    a_document,
+    a_row,
+    contents,
+    media_files,
+    num_rows,
+    pages,
+    put,
+    thumbnail,
+)
 
 from mmsearch.errors import BadVectors, StoreError, StoreLocked
 from mmsearch.retriever.store import durable
@@ -31,39 +39,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.create(tmp_path / "db", SPACE)
-
-
-def contents(store: Store) -> dict[str, list[str]]:
-    """What a reader finds: the texts of every document, by way of every question there is."""
-    snapshot = store.snapshot()
-    texts = {d.path: [s.text for s in snapshot.segments_of(d.path)] for d in snapshot.documents}
-    found = snapshot.nearest(View.VISUAL, unit(1), k=1_000)
-    segments = snapshot.segments([neighbour.segment_id for neighbour in found])
-    assert sorted(s.text for s in segments) == sorted(t for some in texts.values() for t in some)
-    for segment in segments:
-        shown = thumbnail(segment.path, segment.locator.page or 0, segment.text)
-        assert snapshot.thumbnail(segment.segment_id) == shown
-    return texts
-
-
-def num_rows(store: Store) -> int:
-    """Rows in the table, those that no reader counts among them."""
-    return store.snapshot().table.count()
-
-
-def media_files(store: Store) -> list[str]:
-    return sorted(path.stem for path in store.path.glob("media/*/*"))
-
-
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """A disk that takes no file larger than this."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_new_version_replaces_the_old_one_and_its_thumbnails(store: Store) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from full_disk import largest_file
 from toy_store import SPACE, a_document, a_row, pages, put, unit
 
 from mmsearch.errors import StoreDamaged, StoreError, StoreLocked, StoreNotFound
@@ -288,15 +288,11 @@ def test_an_import_that_dies_leaves_no_index_and_can_be_repeated(
 
 
 def test_a_full_disk_leaves_nothing_behind(store: Store, out: Path, tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
-    try:
+    with largest_file(1_000):
         with pytest.raises(StoreError, match="cannot write to"):
             export_index(store.path, tmp_path / "more")
         with pytest.raises(StoreError, match="cannot"):
             import_index(out, tmp_path / "copy")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "out"]
 

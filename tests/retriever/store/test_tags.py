@@ -5,8 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from test_commit import contents, media_files, num_rows
-from toy_store import SPACE, a_document, pages, put
+from toy_store import SPACE, a_document, contents, media_files, num_rows, pages, put
 
 from mmsearch.errors import StoreError
 from mmsearch.retriever.store import durable, tables, tags

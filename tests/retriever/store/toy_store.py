@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmsearch.retriever.store.store import Row, Writer, new_commit_id
+from mmsearch.retriever.store.store import Row, Store, Writer, new_commit_id
 from mmsearch.values import (
     Document,
     Kind,
@@ -95,3 +95,26 @@ def put(writer: Writer, path: str, texts: Sequence[str]) -> Document:
     document = a_document(path)
     writer.commit(document, pages(path, texts))
     return document
+
+
+def contents(store: Store) -> dict[str, list[str]]:
+    """What a reader finds: the texts of every document, by way of every question there is."""
+    snapshot = store.snapshot()
+    texts = {d.path: [s.text for s in snapshot.segments_of(d.path)] for d in snapshot.documents}
+    found = snapshot.nearest(View.VISUAL, unit(1), k=1_000)
+    segments = snapshot.segments([neighbour.segment_id for neighbour in found])
+    assert sorted(s.text for s in segments) == sorted(t for some in texts.values() for t in some)
+    for segment in segments:
+        shown = thumbnail(segment.path, segment.locator.page or 0, segment.text)
+        assert snapshot.thumbnail(segment.segment_id) == shown
+    return texts
+
+
+def num_rows(store: Store) -> int:
+    """Rows in the table, those that no reader counts among them."""
+    return store.snapshot().table.count()
+
+
+def media_files(store: Store) -> list[str]:
+    """The packs of thumbnails that lie in the folder, by name."""
+    return sorted(path.stem for path in store.path.glob("media/*/*"))

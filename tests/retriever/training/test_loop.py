@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from full_disk import largest_file
 
 from mmsearch.errors import BadExample, BadInput, TrainingStopped
 from mmsearch.retriever.training.config import (
@@ -319,19 +320,14 @@ def test_a_rate_that_is_far_too_high_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_snapshot_before(tmp_path: Path) -> None:
-    import resource
+    with ExitStack() as until_then:
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        def fill(progress: TrainingProgress) -> None:
+            if progress.step == 2:
+                until_then.enter_context(largest_file(50_000))
 
-    def fill(progress: TrainingProgress) -> None:
-        if progress.step == 2:  # from now on, no file can grow beyond this
-            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-
-    try:
         with pytest.raises(TrainingStopped, match=r"the snapshot of step 1 is whole"):
             train(PLAIN, tmp_path / "run", on_progress=fill)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert find_snapshot(tmp_path / "run").step == 1
     train(PLAIN, tmp_path / "run", resume=True)
 

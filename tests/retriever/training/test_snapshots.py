@@ -1,11 +1,9 @@
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import largest_file
 
 from mmsearch.errors import BadInput, TrainingStopped
 from mmsearch.retriever.training.config import DataConfig, RunConfig, TrainingConfig
@@ -31,17 +29,6 @@ def write(run: Path, step: int, *, keep: int = 2, size: int = 4) -> Snapshot:
     return write_snapshot(
         run, step, weights=weights, optimiser=optimiser, state={"num_steps": 9}, keep=keep
     )
-
-
-@contextmanager
-def no_space(num_bytes: int) -> Iterator[None]:
-    """Let no file grow beyond ``num_bytes``: what a full disk answers, for one process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_every_bit_comes_back(tmp_path: Path) -> None:
@@ -74,7 +61,7 @@ def test_one_that_is_unfinished_is_none(tmp_path: Path) -> None:
 
 def test_no_space_keeps_the_one_before(tmp_path: Path) -> None:
     first = write(tmp_path, 1)
-    with no_space(10_000), pytest.raises(TrainingStopped) as caught:
+    with largest_file(10_000), pytest.raises(TrainingStopped) as caught:
         write(tmp_path, 2, keep=1, size=10_000)
     assert "the snapshot of step 2 (0 MB) cannot be written" in str(caught.value)
     assert "the snapshot of step 1 is whole" in str(caught.value)
