@@ -128,7 +128,8 @@ class Engine:
         settings: effort, pixels and dimensions of a new index; of an old one those it was
                   made with, unless others are given and refused
         backend:  what finds the nearest vectors: "lance", "faiss" (after 'mmsearch optimize
-                  --faiss'), "exact", or "auto": faiss where its file lies in the index;
+                  --faiss'), "exact", "resident" (exact while the index is small, for a
+                  process that asks often), or "auto": faiss where its file lies in the index;
                   a query raises MissingExtra or StoreError where "faiss" cannot be
         through:  is given the model when it is loaded, and returns what is asked in its place:
                   one that remembers, say, or that puts the calls of many threads together

@@ -61,8 +61,7 @@ def status_of(store: "Store", backend: Backend) -> IndexStatus:
 
     counts = store.counts()
     documents = store.documents()
-    if backend is Backend.AUTO:
-        backend = Backend.FAISS if backends.exists(store.home) else Backend.LANCE
+    backend = backends.meant(backend, store.snapshot())
     return IndexStatus(
         path=str(store.path),
         schema=store.header.schema_version,

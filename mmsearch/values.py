@@ -51,16 +51,19 @@ class View(enum.StrEnum):
 class Backend(enum.StrEnum):
     """What answers which vectors are nearest; all keep the promise of `seams.VectorIndex`.
 
-    auto:  faiss where its file lies beside the tables, else lance
-    lance: the tables themselves, on disk: every row below a size, an index above it
-    faiss: a file beside the tables, mapped into memory
-    exact: every row, from memory (or from that of a GPU)
+    auto:     faiss where its file lies beside the tables, else lance
+    lance:    the tables themselves, on disk: every row below a size, an index above it
+    faiss:    a file beside the tables, mapped into memory
+    exact:    every row, from memory (or from that of a GPU)
+    resident: exact while the index has at most 50,000 segments, auto when it has more: for a
+              process that asks often
     """
 
     AUTO = "auto"
     LANCE = "lance"
     FAISS = "faiss"
     EXACT = "exact"
+    RESIDENT = "resident"
 
 
 class Role(enum.StrEnum):

@@ -80,7 +80,8 @@ UsedBackend: TypeAlias = Annotated[
     typer.Option(
         "--backend",
         help="What finds near vectors: the tables (lance), the file that 'mmsearch optimize "
-        "--faiss' makes (faiss), every row (exact), or faiss if its file is there (auto).",
+        "--faiss' makes (faiss), every row (exact), every row of a small index (resident), or "
+        "faiss if its file is there (auto).",
     ),
 ]
 

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+_BACKEND = Backend.RESIDENT  # a server asks often enough to pay for the copy
 _BUSY_RETRY_S = 1.0
-_MOST_IN_MEMORY = 50_000  # segments: some 200 MB of vectors of 384 dimensions, from two sides
 _WARMING_UP = "warming up"  # any words do
 
 
@@ -84,13 +84,13 @@ class Served:
             model=settings.model,
             device=settings.device,
             dtype=settings.dtype,
-            backend=_backend(db),
+            backend=_BACKEND,
             through=self._through,
         )
         same = by_space.get(engine.space.id)
         if same is None:
             return engine
-        return Engine.open(db, model=_ModelOf(same), backend=_backend(db))
+        return Engine.open(db, model=_ModelOf(same), backend=_BACKEND)
 
     def _through(self, embedder: "Embedder") -> "Embedder":
         """Return a model that remembers, and that puts the calls of many requests together."""
@@ -255,16 +255,6 @@ def _free_name(db: Path, taken: Mapping[str, Engine]) -> str:
         number += 1
         free = f"{name}-{number}"
     return free
-
-
-def _backend(db: Path) -> Backend:
-    """Return what looks for near vectors: for a small index all of them, kept in memory.
-
-    The answers are the same; a server asks often enough to pay for the copy.
-    """
-    with Engine.open(db) as engine:
-        num_segments = sum(one.num_segments for one in engine.documents())
-    return Backend.EXACT if num_segments <= _MOST_IN_MEMORY else Backend.AUTO
 
 
 class _ModelOf(PassingOn):

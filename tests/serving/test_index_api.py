@@ -12,6 +12,7 @@ from conftest import WordEmbedder
 
 from mmsearch.engine import Engine
 from mmsearch.errors import StoreLocked
+from mmsearch.retriever.search.backends import choice
 from mmsearch.values import Role
 
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
@@ -89,6 +90,19 @@ def test_a_folder_is_indexed_and_found(client: TestClient, root: Path) -> None:
     assert told["report"]["failed"] == []
     hits = client.post("/v1/search", json={"query": "pump", "k": 1}).json()["hits"]
     assert Path(hits[0]["path"]).name == "pump.txt"
+
+
+def test_an_index_that_grows_large_is_no_longer_kept_in_memory(
+    client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "MOST_RESIDENT", 1)
+    ended(client, begin(client, root / "pump.txt"))
+    assert client.get("/v1/status").json()["backend"] == "exact"
+
+    ended(client, begin(client, root))
+
+    assert client.get("/v1/status").json()["backend"] == "lance"
+    assert len(client.post("/v1/search", json={"query": "pump"}).json()["hits"]) == 2
 
 
 def test_what_cannot_be_read_is_reported_without_its_decoders_words(

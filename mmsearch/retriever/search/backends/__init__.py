@@ -1,6 +1,7 @@
 """Back-ends of vector search: one promise (`seams.VectorIndex`), several ways to keep it.
 
 choose(wanted).of(snapshot)                 what answers
+meant(wanted, snapshot)                     which of them that is
 build, refresh, remove, exists, problems    the faiss files beside the tables
 keep_fresh(store)                           after an index run
 
@@ -12,7 +13,7 @@ faiss_scanner  nearest vectors with faiss
 faiss_files    the files
 """
 
-from mmsearch.retriever.search.backends.choice import Backends, choose, keep_fresh
+from mmsearch.retriever.search.backends.choice import Backends, choose, keep_fresh, meant
 from mmsearch.retriever.search.backends.faiss_files import (
     build,
     exists,
@@ -21,4 +22,14 @@ from mmsearch.retriever.search.backends.faiss_files import (
     remove,
 )
 
-__all__ = ["Backends", "build", "choose", "exists", "keep_fresh", "problems", "refresh", "remove"]
+__all__ = [
+    "Backends",
+    "build",
+    "choose",
+    "exists",
+    "keep_fresh",
+    "meant",
+    "problems",
+    "refresh",
+    "remove",
+]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_RESIDENT = 50_000  # segments: some 200 MB of vectors of 384 dimensions, from two sides
+
 
 def choose(wanted: Backend | str = Backend.AUTO, *, device: str = "auto") -> "Backends":
     """Return the back-end that is meant, for any index.
@@ -47,7 +49,19 @@ def choose(wanted: Backend | str = Backend.AUTO, *, device: str = "auto") -> "Ba
         return Backends()
     if wanted is Backend.EXACT:
         return ExactBackends(device)
+    if wanted is Backend.RESIDENT:
+        return ResidentBackends(device)
     return FaissBackends(by_name=wanted is Backend.FAISS)
+
+
+def meant(wanted: Backend, snapshot: "Snapshot") -> Backend:
+    """Return what answers for a snapshot: ``lance``, ``faiss`` or ``exact``."""
+    if wanted is Backend.RESIDENT:
+        is_small = snapshot.manifest.num_segments <= MOST_RESIDENT
+        wanted = Backend.EXACT if is_small else Backend.AUTO
+    if wanted is Backend.AUTO:
+        return Backend.FAISS if faiss_files.exists(snapshot.home) else Backend.LANCE
+    return wanted
 
 
 def keep_fresh(store: "Store") -> bool:
@@ -182,6 +196,25 @@ class ExactBackends(_Copies):
         stands = standing(copy.rows, snapshot.live)
         is_dead = 2 * stands.num_dead > len(copy.rows)
         return not is_dead and helps(snapshot, view, copy.rows, stands)
+
+
+class ResidentBackends(Backends):
+    """Every row, held in memory, of an index that is small; of a larger one what ``auto`` is.
+
+    device: as of `ExactBackends`
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self._device = device
+        self._exact: ExactBackends | None = None
+        self._other = FaissBackends(by_name=False)
+
+    def of(self, snapshot: "Snapshot") -> "VectorIndex":
+        if meant(Backend.RESIDENT, snapshot) is not Backend.EXACT:
+            self._exact = None  # the copies go: it has outgrown them
+            return self._other.of(snapshot)
+        exact = self._exact = self._exact or ExactBackends(self._device)
+        return exact.of(snapshot)
 
 
 def _scanner_on(device: str) -> "Callable[[Vectors, Vectors], Scanner]":
