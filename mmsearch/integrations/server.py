@@ -51,7 +51,8 @@ class Server:
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(f"a server is at http://... or https://..., not at {url!r}")
         self.url = url.rstrip("/")
-        self._api_key, self._index, self._timeout_s = api_key, index, timeout_s
+        self.index = index
+        self._api_key, self._timeout_s = api_key, timeout_s
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
         if urllib.parse.urlsplit(url).hostname in _LOOPBACK:
             handlers.append(urllib.request.ProxyHandler({}))  # no proxy reaches this machine
@@ -61,7 +62,7 @@ class Server:
     def model(self) -> str:
         """The name of the model of the index."""
         names = [str(one["id"]) for one in self._json("/v1/models")["data"]]
-        return self._index if self._index in names else names[0]
+        return self.index if self.index in names else names[0]
 
     def query(
         self,
@@ -78,7 +79,7 @@ class Server:
             "images": [_data_uri(one) for one in asked.images],
             "video": _data_uri(asked.video) if asked.video else None,
             "page": _page_uri(asked.page) if asked.page else None,
-            "index": self._index,
+            "index": self.index,
         }
         return [_hit(one) for one in self._json("/v1/search", body)["hits"]]
 
@@ -100,7 +101,7 @@ class Server:
 
         Raises UnreadableFile where it cannot be made any more.
         """
-        asked = {"max_pixels": str(max_pixels)} | ({"index": self._index} if self._index else {})
+        asked = {"max_pixels": str(max_pixels)} | ({"index": self.index} if self.index else {})
         name = urllib.parse.quote(segment_id, safe="")
         try:
             return self._ask(f"/v1/segments/{name}/picture?{urllib.parse.urlencode(asked)}")
@@ -128,8 +129,8 @@ class Server:
                 "encoding_format": "base64",
                 "input_type": str(role),
             }
-            if self._index:
-                body["model"] = self._index
+            if self.index:
+                body["model"] = self.index
             told = self._json("/v1/embeddings", body)["data"]
             rows += [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in told]
         return np.stack(rows).astype(np.float32, copy=False)

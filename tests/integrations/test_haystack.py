@@ -1,5 +1,6 @@
 """A Haystack pipeline over an index."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +11,25 @@ from conftest import WordEmbedder
 from PIL import Image
 
 from mmsearch import Engine
+from mmsearch.errors import ServerError
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # it reads that when it is imported
 pytest.importorskip("haystack", reason="needs mmsearch[haystack]")
 
 from haystack import Pipeline
 from haystack.components.builders import PromptBuilder
+from haystack.utils import Secret
 
 from mmsearch.integrations.haystack import MMSearchRetriever
+from mmsearch.integrations.server import Server
+
+pytest.importorskip("fastapi", reason="needs mmsearch[serve]")
+pytest.importorskip("uvicorn", reason="needs mmsearch[serve]")
+
+from mmsearch.serving.server import running
+from mmsearch.serving.settings import Settings
+
+KEY = "a key that is long enough"
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +94,41 @@ def test_a_saved_retriever_is_what_it_was(tmp_path: Path) -> None:
 
     assert again.to_dict() == made.to_dict()
     assert (again.db, again.top_k, again.kinds) == (str(tmp_path / "db"), 3, ["pdf"])
+
+
+# ---------------------------------------------------------------- beside a server
+
+
+@pytest.fixture(scope="module")
+def url(engine: Engine) -> Iterator[str]:
+    """Where the index is served to who knows KEY."""
+    settings = Settings(
+        dbs=(engine.path,), port=0, model=WordEmbedder(), api_keys=frozenset({KEY}), latency_ms=0
+    )
+    with running(settings) as url:
+        yield url
+
+
+def test_a_server_is_asked_in_place_of_a_folder(
+    engine: Engine, url: str, docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY_OF_THE_SERVER", KEY)
+    key = Secret.from_env_var("KEY_OF_THE_SERVER")
+    here = MMSearchRetriever.of(engine, image_pixels=50_000)
+
+    saved = MMSearchRetriever(url=url, api_key=key, image_pixels=50_000).to_dict()
+    assert KEY not in json.dumps(saved)
+
+    for there in (
+        MMSearchRetriever.from_dict(saved),
+        MMSearchRetriever.of(Server(url, api_key=KEY), image_pixels=50_000),
+    ):
+        for asked in ({"query": "the pump"}, {"images": [str(docs / "red.png")]}):
+            told, expected = there.run(**asked)["documents"], here.run(**asked)["documents"]
+            assert [one.meta for one in told] == [one.meta for one in expected]
+            assert [one.blob for one in told] == [one.blob for one in expected]
+
+
+def test_without_its_key_the_server_says_what_is_missing(url: str) -> None:
+    with pytest.raises(ServerError, match="asks for a key"):
+        MMSearchRetriever(url=url).run(query="the pump")
