@@ -262,7 +262,7 @@ def test_a_pdf_asks_by_one_of_its_pages(make_page: MakePage, tmp_path: Path) -> 
 
     number.press("ArrowUp")
 
-    expect(card.locator(".score-bar")).to_have_attribute("aria-label", re.compile(r"words 0\.4"))
+    expect(card.locator(".score-bar")).to_have_attribute("aria-label", re.compile(r"words 0\.5"))
     expect(number).to_have_value("2")
     expect(number).to_be_focused()
 

@@ -1,13 +1,14 @@
 """How three lists become one score that means the same for a page and a photograph.
 
     evidence = confidence * (K + 1) / (K + rank)             of one list, in [0, 1]
-    score    = weighted mean of the evidence of the lists that apply to the segment
+    score    = mean of the evidence of the lists that apply to the segment
 
 The confidence says how far a list is to be believed by itself: of a vector list, the
-logistic calibration of the cosine; of the full text, the share of the question's words
-that the segment holds. Plain reciprocal ranks would call the best of a hopeless list as
-good as the best of a sure one, and a photograph could never stand before a page, because
-a page is in three lists and a photograph in one.
+logistic calibration of the cosine; of the full text, see `word_confidence`. Plain
+reciprocal ranks would call the best of a hopeless list as good as the best of a sure one,
+and a photograph could hardly stand before a page, because a page is in three lists and a
+photograph in one. Beside words, pixels confirm and take nothing away: of what is missing
+to certainty, they add their share. ``benchmarks/heldout_search.py`` has the figures.
 """
 
 import math
@@ -31,10 +32,13 @@ class Signal(StrEnum):
 # with which the two text lists together beat either alone (figure captions to pages:
 # R@1 84 against 81 and 81).
 RANK_SMOOTHING = 60
-# From this many words on, a segment's words say what it is. With the pixels at equal
-# weight R@1 over charts falls from 78 to 60; at 0.1 to 0.2 it stays at 76.
+# From this many words on, a segment's words say what it is.
 ENOUGH_WORDS = 5
-VISUAL_WEIGHT_BESIDE_WORDS = 0.15
+# How much of what is missing to certainty pixels may add beside words. With more, questions
+# with descriptions still gain, and pages that are asked with a page lose.
+PIXELS_CONFIRM = 0.3
+# Up to so many different words a question is a few; from so many on it is a description.
+FEW_ASKED, MANY_ASKED = 4, 16
 # An embedder that was never calibrated: a cosine of a half is an even chance.
 UNCALIBRATED = Calibration(midpoint=0.5, slope=10.0)
 
@@ -92,63 +96,73 @@ def confidence(cosine: float, calibration: Calibration) -> float:
     return 0.5 * (1.0 + math.tanh(0.5 * calibration.slope * (cosine - calibration.midpoint)))
 
 
-def word_share(asked: frozenset[str], held: frozenset[str]) -> float:
-    """Return the share of the asked words that a segment holds; 0 where none is asked."""
-    return len(asked & held) / len(asked) if asked else 0.0
+def word_confidence(asked: frozenset[str], held: frozenset[str], closeness: float) -> float:
+    """Return how far a place in the full text is to be believed, in [0, 1].
+
+    It is the share of the asked words that the segment holds. Of a few words that is all
+    there is to say; a long question holds more than any answer to it, and the first of its
+    list are forgiven for that: up to the square root of their share.
+
+    closeness: the BM25 score of the segment by that of the best in the list, in [0, 1]
+    """
+    if not asked:
+        return 0.0
+    share = len(asked & held) / len(asked)
+    length = min(1.0, max(0.0, (len(asked) - FEW_ASKED) / (MANY_ASKED - FEW_ASKED)))
+    return float(share ** (1.0 - 0.5 * length * closeness))
 
 
 def _score(
     candidate: Candidate, asked: frozenset[Signal], signals: Sequence[Signal], *, has_pixels: bool
 ) -> Fused:
-    places = candidate.places
-    few_words = candidate.num_words < ENOUGH_WORDS
-    weights = _weights(candidate.has, asked, few_words=few_words, has_pixels=has_pixels)
-    if not places.keys() <= weights.keys():
-        weights = _helped(weights, {signal: place.evidence for signal, place in places.items()})
-    total = sum(weights.values())
-    believed = 1.0 - candidate.doubt
+    counting, confirms = _applying(
+        candidate.has, asked, few_words=candidate.num_words < ENOUGH_WORDS, has_pixels=has_pixels
+    )
+    evidence = {signal: place.evidence for signal, place in candidate.places.items()}
+    confirming = evidence.pop(Signal.VISUAL, 0.0) if confirms else 0.0
+    if not evidence.keys() <= counting:
+        counting = _helped(counting, evidence)
     parts = dict.fromkeys(signals, 0.0)
-    for signal, weight in weights.items():
-        if signal in places:
-            parts[signal] = believed * weight * places[signal].evidence / total
+    for signal, found in evidence.items():
+        if signal in counting:
+            parts[signal] = found / len(counting)
+    if confirming:
+        parts[Signal.VISUAL] = PIXELS_CONFIRM * confirming * (1.0 - sum(parts.values()))
+    if candidate.doubt:
+        parts = {signal: (1.0 - candidate.doubt) * part for signal, part in parts.items()}
     return Fused(candidate.segment_id, min(1.0, math.fsum(parts.values())), parts)
 
 
-def _helped(
-    weights: Mapping[Signal, float], evidence: Mapping[Signal, float]
-) -> Mapping[Signal, float]:
-    """Return the weights with those of lists that do not apply, but help.
+def _helped(counting: frozenset[Signal], evidence: Mapping[Signal, float]) -> frozenset[Signal]:
+    """Return the lists that count with those that do not apply, but help.
 
     Such a list (a photograph found by its file name) never hurts: the strongest first, and
     only while one stands above the mean so far.
     """
-    others = [signal for signal in evidence if signal not in weights]
+    others = [signal for signal in evidence if signal not in counting]
     for signal in sorted(others, key=lambda s: (-evidence[s], s)):
-        if not weights or evidence[signal] > _mean(evidence, weights):
-            weights = {**weights, signal: 1.0}
-    return weights
+        if not counting or evidence[signal] > _mean(evidence, counting):
+            counting |= {signal}
+    return counting
 
 
 @lru_cache(maxsize=256)  # more than there are: the same few for all candidates
-def _weights(
+def _applying(
     has: frozenset[Signal], asked: frozenset[Signal], *, few_words: bool, has_pixels: bool
-) -> Mapping[Signal, float]:
-    """Return the weights of the lists that apply.
+) -> tuple[frozenset[Signal], bool]:
+    """Return the lists whose evidence counts, and whether pixels confirm what these say.
 
     Beside pixels, fewer than ENOUGH_WORDS do not make the word lists apply: the two words
     that a street sign gives must not sink the photograph that it stands in.
     """
     applying = asked & has
-    if Signal.VISUAL not in applying:
-        return dict.fromkeys(sorted(applying), 1.0)
-    if few_words:
-        return {Signal.VISUAL: 1.0}
-    weights = dict.fromkeys(sorted(applying), 1.0)
-    if not has_pixels and len(applying) > 1:
-        weights[Signal.VISUAL] = VISUAL_WEIGHT_BESIDE_WORDS
-    return weights
+    pixels = applying & {Signal.VISUAL}
+    if pixels and few_words:
+        return pixels, False
+    if pixels and applying != pixels and not has_pixels:
+        return applying - pixels, True
+    return applying, False
 
 
-def _mean(evidence: Mapping[Signal, float], weights: Mapping[Signal, float]) -> float:
-    total = sum(weights.values())
-    return sum(weight * evidence.get(signal, 0.0) for signal, weight in weights.items()) / total
+def _mean(evidence: Mapping[Signal, float], counting: frozenset[Signal]) -> float:
+    return sum(evidence.get(signal, 0.0) for signal in counting) / len(counting)

@@ -26,7 +26,7 @@ from mmsearch.retriever.search.fusion import (
     Signal,
     confidence,
     fuse,
-    word_share,
+    word_confidence,
 )
 from mmsearch.retriever.search.grouping import best_of_alike, best_of_each
 from mmsearch.retriever.search.question import Question
@@ -134,7 +134,12 @@ class Searcher:
         def by_words() -> _List:
             found = snapshot.matches(question.words, k=depth, where=where)
             held = words.held_by([one.text for one in found])
-            return _listed(snapshot, found, [word_share(words.terms, some) for some in held])
+            best = max((one.score for one in found), default=0.0) or 1.0
+            sure = [
+                word_confidence(words.terms, some, one.score / best)
+                for one, some in zip(found, held, strict=True)
+            ]
+            return _listed(snapshot, found, sure)
 
         asked: dict[Signal, Callable[[], _List]] = {}
         if words.terms:  # first, for it takes longest

@@ -5,7 +5,8 @@
     pump*              every word that begins so
 
 All other characters are plain: an asterisk or a quote that stands for nothing of that is
-one between words.
+one between words. So are quotes in prose: a question that says more outside of its quotes
+than inside quotes somebody, and asks for any of its words.
 """
 
 import re
@@ -46,7 +47,8 @@ class Words:
     """What a person's words ask of the full text.
 
     plain:    the text with everything in it, any word of which is looked for
-    phrases:  what stands in quotes, without those that hold no content words
+    phrases:  what stands in quotes and has to be there; none of those that hold no content
+              words, and none at all in prose
     prefixes: beginnings of words, in lower case
     """
 
@@ -72,10 +74,13 @@ class Words:
 
 def asked_words(text: str) -> Words:
     """Return what ``text`` asks of the full text; whatever it holds, it means something."""
+    plain = _PREFIX.sub(" ", text)
     quoted = ["".join(found) for found in _PHRASE.findall(text)]
+    if 2 * sum(len(terms(phrase)) for phrase in quoted) < len(terms(plain)):
+        quoted = []
     prefixes = [folded for word in _PREFIX.findall(text) for folded in whole_words(word)]
     return Words(
-        plain=_PREFIX.sub(" ", text),
+        plain=plain,
         phrases=tuple(dict.fromkeys(phrase for phrase in quoted if terms(phrase))),
         prefixes=tuple(dict.fromkeys(prefixes)),
     )

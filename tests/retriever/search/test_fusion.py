@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from mmsearch.retriever.seams import Calibration
 from mmsearch.retriever.search.fusion import (
     ENOUGH_WORDS,
-    VISUAL_WEIGHT_BESIDE_WORDS,
+    MANY_ASKED,
+    PIXELS_CONFIRM,
     Candidate,
     Fused,
     Place,
     Signal,
     confidence,
     fuse,
-    word_share,
+    word_confidence,
 )
 
 VISUAL, TEXT, WORDS = Signal.VISUAL, Signal.TEXT, Signal.WORDS
@@ -76,14 +77,14 @@ def test_evidence_falls_with_the_rank_as_in_reciprocal_rank_fusion() -> None:
     assert Place(62, 0.8).evidence == pytest.approx(0.4)  # 61 / 122
 
 
-def test_a_page_is_the_weighted_mean_of_its_three_lists() -> None:
+def test_a_page_is_the_mean_of_its_word_lists_and_pixels_confirm_it() -> None:
+    words_alone = one(a_page(text=(1, 0.9), words=(1, 0.5)))
     fused = one(a_page(visual=(1, 0.2), text=(1, 0.9), words=(1, 0.5)))
 
-    total = 2 + VISUAL_WEIGHT_BESIDE_WORDS
-    assert fused.score == pytest.approx((0.15 * 0.2 + 0.9 + 0.5) / total)
-    assert fused.parts == pytest.approx(
-        {VISUAL: 0.15 * 0.2 / total, TEXT: 0.9 / total, WORDS: 0.5 / total}
-    )
+    assert words_alone.score == pytest.approx(0.7)
+    pixels = PIXELS_CONFIRM * 0.2 * 0.3  # of what is missing to certainty
+    assert fused.parts == pytest.approx({VISUAL: pixels, TEXT: 0.45, WORDS: 0.25})
+    assert fused.score == pytest.approx(0.7 + pixels)
 
 
 def test_a_photograph_stands_by_its_pixels_alone() -> None:
@@ -101,7 +102,7 @@ def test_a_sure_photograph_stands_before_an_unsure_page_and_behind_a_sure_one() 
     assert order(unsure, photo, sure) == ["sure", "photo", "unsure"]
 
 
-def test_pixels_of_a_page_full_of_words_hardly_count() -> None:
+def test_pixels_of_a_page_full_of_words_count_less_than_its_words() -> None:
     chart = a_page("chart", visual=(9, 0.1), text=(1, 0.8), words=(1, 0.8))
     lookalike = a_page("lookalike", visual=(1, 0.9), text=(5, 0.5), words=(5, 0.5))
 
@@ -130,11 +131,12 @@ def test_the_few_words_of_a_street_sign_do_not_sink_the_photograph() -> None:
     enough = a_page("page", num_words=ENOUGH_WORDS, visual=(1, 0.7), text=(40, 0.1))
 
     assert one(few).score == pytest.approx(0.7)
-    assert one(enough).score < 0.1
+    by_words = 0.1 * 61 / 100 / 2  # of two lists; one of them has it, far down
+    assert one(enough).score == pytest.approx(by_words + PIXELS_CONFIRM * 0.7 * (1 - by_words))
 
 
 def test_a_list_that_could_have_a_segment_and_has_not_is_no_evidence() -> None:
-    assert one(a_page(text=(1, 0.86))).score == pytest.approx(0.86 / 2.15)
+    assert one(a_page(text=(1, 0.86))).score == pytest.approx(0.43)
 
 
 def test_lists_that_were_not_made_do_not_count() -> None:
@@ -162,9 +164,22 @@ def test_equal_scores_are_in_the_order_of_their_ids() -> None:
     assert order(*(a_photo(name, visual=(1, 0.5)) for name in "cab")) == ["a", "b", "c"]
 
 
-def test_the_share_of_words_counts_each_word_once() -> None:
-    assert word_share(frozenset({"pie", "chart"}), frozenset({"chart", "tabl"})) == 0.5
-    assert word_share(frozenset(), frozenset({"chart"})) == 0.0
+def test_few_words_are_believed_for_the_share_that_is_there() -> None:
+    asked = frozenset({"pie", "chart"})
+
+    assert word_confidence(asked, frozenset({"chart", "tabl"}), closeness=1.0) == 0.5
+    assert word_confidence(asked, frozenset({"chart"}), closeness=0.1) == 0.5
+    assert word_confidence(asked, frozenset(), closeness=1.0) == 0.0
+    assert word_confidence(frozenset(), frozenset({"chart"}), closeness=1.0) == 0.0
+
+
+def test_of_a_description_the_closest_need_not_hold_all() -> None:
+    asked = frozenset(map(str, range(MANY_ASKED)))
+    quarter = frozenset(map(str, range(MANY_ASKED // 4)))
+
+    assert word_confidence(asked, quarter, closeness=1.0) == pytest.approx(math.sqrt(0.25))
+    assert word_confidence(asked, quarter, closeness=0.0) == pytest.approx(0.25)
+    assert word_confidence(asked, asked, closeness=0.5) == 1.0
 
 
 chances = st.floats(0.0, 1.0)

@@ -122,10 +122,10 @@ def labels(hits: list[Hit]) -> list[str]:
 def test_photographs_and_pages_stand_in_one_ranking(searcher: Searcher) -> None:
     hits = searcher.search(asked(CAT, "feeding a cat"), k=4)
 
-    assert labels(hits)[:2] == ["tom.jpg", "pets.pdf p.1"]
+    assert labels(hits)[:2] == ["pets.pdf p.1", "tom.jpg"]  # as sure both; one says it too
     assert [hit.rank for hit in hits] == [1, 2, 3, 4]
     assert all(hit.score == pytest.approx(sum(hit.parts.values())) for hit in hits)
-    assert hits[1].text.startswith("how to feed")
+    assert hits[0].text.startswith("how to feed")
 
 
 def test_the_best_hit_carries_its_place(searcher: Searcher) -> None:

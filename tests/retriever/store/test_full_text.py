@@ -103,6 +103,22 @@ def test_a_word_may_be_begun_and_left_open(store: Store, words: str, expected: l
     assert sorted(names(store, words)) == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "phrases"),
+    [
+        ('"heat pump" cost', ("heat pump",)),
+        ('"heat pump" yearly cost', ("heat pump",)),  # as much inside as outside
+        ('what a "heat pump" costs in a cold year', ()),
+        ("A graph titled “Heat”, with months below and degrees at the left", ()),
+    ],
+)
+def test_quotes_in_prose_demand_nothing(words: str, phrases: tuple[str, ...]) -> None:
+    asked = asked_words(words)
+
+    assert asked.phrases == phrases
+    assert "heat" in asked.terms
+
+
 def test_the_words_held_are_those_found() -> None:
     asked = asked_words('the "heat pump" stations caf* zeppel*')
 
