@@ -30,7 +30,7 @@ class Signal(StrEnum):
 
 # Rank 1 counts whole, rank 10 0.87, rank 50 0.55: the constant of reciprocal-rank fusion
 # with which the two text lists together beat either alone (figure captions to pages:
-# R@1 84 against 81 and 81).
+# R@1 76 against 70 and 70).
 RANK_SMOOTHING = 60
 # From this many words on, a segment's words say what it is.
 ENOUGH_WORDS = 5
