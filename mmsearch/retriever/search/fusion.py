@@ -165,4 +165,4 @@ def _applying(
 
 
 def _mean(evidence: Mapping[Signal, float], counting: frozenset[Signal]) -> float:
-    return sum(evidence.get(signal, 0.0) for signal in counting) / len(counting)
+    return math.fsum(evidence.get(signal, 0.0) for signal in counting) / len(counting)
