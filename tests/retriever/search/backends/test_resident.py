@@ -35,8 +35,9 @@ def test_a_small_index_is_answered_from_memory_and_a_larger_one_by_its_tables(
     store: Store,
 ) -> None:
     resident = backends.choose("resident")
-    copied = resident.of(store.snapshot())
-    assert copied is not store.snapshot(), "a copy in memory"
+    small = store.snapshot()
+    copied = resident.of(small)
+    assert copied is not small, "a copy in memory"
     assert len(copied.nearest(View.VISUAL, unit(1), k=9)) == 2
 
     add(store, "/more.pdf", "a pump")
@@ -45,8 +46,9 @@ def test_a_small_index_is_answered_from_memory_and_a_larger_one_by_its_tables(
     assert resident.of(large) is large
     with store.writing() as writer:
         writer.remove(["/more.pdf"])
-    again = resident.of(store.snapshot())
-    assert again is not store.snapshot()
+    small = store.snapshot()
+    again = resident.of(small)
+    assert again is not small
     assert len(again.nearest(View.VISUAL, unit(1), k=9)) == 2
 
 
@@ -66,7 +68,8 @@ def test_a_large_index_is_answered_by_its_faiss_file_where_it_has_one(store: Sto
     add(store, "/more.pdf", "a pump")
     backends.build(store.snapshot(), store.home)
 
-    assert backends.choose("resident").of(store.snapshot()) is not store.snapshot()
+    large = store.snapshot()
+    assert backends.choose("resident").of(large) is not large
     assert status_of(store, Backend.RESIDENT).backend is Backend.FAISS
 
 
