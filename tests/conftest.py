@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mmsearch.errors import BadVectors
 from mmsearch.retriever.seams import Calibration
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from mmsearch.values import Vectors
 
 pytest_plugins = ("toy_hub", "toy_terminal")  # fixtures of several files
+
+# The same examples every time, and no test fails because the machine is busy.
+settings.register_profile(
+    "mmsearch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("mmsearch")
 
 WORDS = ("cat", "dog", "chart", "pump", "museum")
 POISON = "poison"

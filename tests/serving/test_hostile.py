@@ -267,7 +267,6 @@ def test_what_our_own_description_allows_and_forbids_is_answered(url: str, files
             @settings(
                 max_examples=4,
                 database=None,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
                 phases=[Phase.generate],
             )

@@ -84,7 +84,7 @@ def test_the_first_resize_changes_the_pixels_as_two_resizes_do() -> None:
     assert torch.equal(normalise(patches, QWEN2), expected["pixel_values"])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.integers(1, 4_000), st.integers(1, 4_000), st.sampled_from([28, 32]))
 def test_sizes_are_the_reference_formula_wherever_that_keeps_its_budget(
     height: int, width: int, unit: int
@@ -189,7 +189,7 @@ def test_extreme_shapes_have_patches_within_the_budget(
     assert (grid.rows > grid.columns) == (height > width)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(
     st.integers(1, 60_000),
     st.integers(1, 60_000),

@@ -202,7 +202,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> "LanceTable":
 @example(["x/b/"])
 @example(["*", "/a.pdf"])
 @example(["/x/a.pdf"])
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_a_database_takes_a_glob_for_what_its_pattern_is(
     paths: "LanceTable", parts: list[str]
 ) -> None:

@@ -131,7 +131,7 @@ def test_the_words_held_are_those_found() -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(alphabet="abz0q'\u2019“_- é́अⒶ１½²,.\x00İßQ", max_size=40))
 def test_terms_are_those_of_the_tokenizer_however_they_are_read(text: str) -> None:
     assert terms(text) == [token.text for token in tokenize(text, **ANALYZER)]
@@ -204,7 +204,7 @@ def test_operators_and_quotes_are_plain_characters(store: Store, words: str) -> 
     assert names(store, words)[:1] == ["run"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(words=st.text(max_size=80))
 def test_no_characters_raise(store: Store, words: str) -> None:
     assert len(store.matching(words, k=3)) <= 3

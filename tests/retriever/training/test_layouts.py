@@ -240,7 +240,7 @@ ROWS = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(row=ROWS)
 def test_whatever_a_row_holds_it_is_an_example_or_says_in_a_line_why_not(
     row: tuple[str, dict[str, Any]],

@@ -41,7 +41,7 @@ def epoch(plan: BatchPlan, number: int = 0) -> list[list[int]]:
     return [plan.rows_of(start + step).tolist() for step in range(plan.steps_per_epoch)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes=SIZES, batch=BATCH, seed=SEED, number=st.integers(0, 3))
 def test_an_epoch_reads_every_row_once_and_repeats_only_to_fill_a_batch(
     sizes: list[int], batch: int, seed: int, number: int
@@ -63,7 +63,7 @@ def test_an_epoch_reads_every_row_once_and_repeats_only_to_fill_a_batch(
         assert max(mine) - min(mine) <= 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes=SIZES, batch=BATCH, seed=SEED, start=st.integers(0, 60))
 def test_a_run_that_resumes_reads_the_same_tail(
     sizes: list[int], batch: int, seed: int, start: int
@@ -77,7 +77,6 @@ def test_a_run_that_resumes_reads_the_same_tail(
     assert [resumed.rows_of(step).tolist() for step in range(start, start + 5)] == before[start:]
 
 
-@settings(deadline=None)
 @given(count=st.integers(0, 100), size=st.integers(1, 12))
 def test_the_shares_of_all_processes_are_the_batch(count: int, size: int) -> None:
     batch = list(range(count))
@@ -88,7 +87,7 @@ def test_the_shares_of_all_processes_are_the_batch(count: int, size: int) -> Non
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     batch=st.integers(2, 8),
@@ -143,7 +142,7 @@ def test_batches_of_every_data_set_are_spread_over_the_epoch() -> None:
             assert abs(place - (nth + 0.5) / batches) < 1.0 / batches
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     size=st.integers(1, 30),
     weight=st.sampled_from([0.25, 0.5, 1.0, 1.5, 3.0]),
@@ -171,7 +170,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert epoch(plan, 0) != epoch(other, 0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(sizes=SIZES, batch=BATCH, seed=SEED, step=st.integers(0, 30))
 def test_rows_that_stand_in_are_others_of_the_same_data_set(
     sizes: list[int], batch: int, seed: int, step: int

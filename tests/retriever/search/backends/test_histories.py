@@ -51,7 +51,7 @@ def rows(document: int, pages: int, version: int) -> list[Row]:
     return found
 
 
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=3)
 @example([("put", 0, 9), ("put", 1, 5), ("build", 0, 1), ("put", 0, 4), ("remove", 1, 1)])
 @example([("put", 0, 12), ("put", 1, 12), ("put", 2, 12), ("build", 0, 1), ("put", 3, 8),
           ("refresh", 0, 1), ("put", 2, 2)])  # fmt: skip
