@@ -39,7 +39,7 @@ from mmsearch.retriever.training.default.pairs import (
     read_pairs,
     read_paragraphs,
 )
-from mmsearch.values import Item, Role, Text, View
+from mmsearch.values import View
 
 CHART = re.compile(r"\b(graph|chart|plot|histogram)s?\b", re.IGNORECASE)
 PAGE_WORDS = 250
@@ -152,9 +152,8 @@ def ask(
 ) -> dict[str, dict[str, Figures]]:
     """Index the folders; return by task and way how often a right file is found in time."""
     with Engine.open(index, create=True, model=model) as engine:
-        report = engine.index(folders)
-        if report.failed:
-            raise SystemExit(f"not read: {report.failed}")
+        if failed := engine.index(folders).failed:
+            raise SystemExit(f"not read: {failed}")
         num_files = len(engine.documents())
         snapshot = Store.open(index).snapshot()
         return {
@@ -166,7 +165,7 @@ def ask(
 def answers(engine: Engine, snapshot: Snapshot, question: Question) -> dict[str, int]:
     """Return by way at which rank the first right file stands, one beyond DEPTHS for none."""
     words = question.words
-    [asked] = engine.embedder.embed([Item([Text(words)])], role=Role.QUERY)
+    [asked] = engine.embed_queries([words])
     lists = {
         "words alone (BM25)": snapshot.matching(words, k=LIST_DEPTH),
         "text vectors alone": snapshot.nearest(View.TEXT, asked, k=LIST_DEPTH),

@@ -75,13 +75,13 @@ class Words:
 def asked_words(text: str) -> Words:
     """Return what ``text`` asks of the full text; whatever it holds, it means something."""
     plain = _PREFIX.sub(" ", text)
-    quoted = ["".join(found) for found in _PHRASE.findall(text)]
-    if 2 * sum(len(terms(phrase)) for phrase in quoted) < len(terms(plain)):
-        quoted = []
+    quoted = [(phrase, len(terms(phrase))) for phrase in map("".join, _PHRASE.findall(text))]
+    if quoted and 2 * sum(count for _, count in quoted) < len(terms(plain)):
+        quoted = []  # prose
     prefixes = [folded for word in _PREFIX.findall(text) for folded in whole_words(word)]
     return Words(
         plain=plain,
-        phrases=tuple(dict.fromkeys(phrase for phrase in quoted if terms(phrase))),
+        phrases=tuple(dict.fromkeys(phrase for phrase, count in quoted if count)),
         prefixes=tuple(dict.fromkeys(prefixes)),
     )
 

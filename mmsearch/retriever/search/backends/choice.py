@@ -57,8 +57,7 @@ def choose(wanted: Backend | str = Backend.AUTO, *, device: str = "auto") -> "Ba
 def meant(wanted: Backend, snapshot: "Snapshot") -> Backend:
     """Return what answers for a snapshot: ``lance``, ``faiss`` or ``exact``."""
     if wanted is Backend.RESIDENT:
-        is_small = snapshot.manifest.num_segments <= MOST_RESIDENT
-        wanted = Backend.EXACT if is_small else Backend.AUTO
+        wanted = Backend.EXACT if _is_small(snapshot) else Backend.AUTO
     if wanted is Backend.AUTO:
         return Backend.FAISS if faiss_files.exists(snapshot.home) else Backend.LANCE
     return wanted
@@ -210,11 +209,15 @@ class ResidentBackends(Backends):
         self._other = FaissBackends(by_name=False)
 
     def of(self, snapshot: "Snapshot") -> "VectorIndex":
-        if meant(Backend.RESIDENT, snapshot) is not Backend.EXACT:
+        if not _is_small(snapshot):
             self._exact = None  # the copies go: it has outgrown them
             return self._other.of(snapshot)
         exact = self._exact = self._exact or ExactBackends(self._device)
         return exact.of(snapshot)
+
+
+def _is_small(snapshot: "Snapshot") -> bool:
+    return snapshot.manifest.num_segments <= MOST_RESIDENT
 
 
 def _scanner_on(device: str) -> "Callable[[Vectors, Vectors], Scanner]":
